@@ -1,0 +1,5 @@
+//! Bytes at target addresses.
+
+mod target;
+
+pub use target::{Memory, Missing};
