@@ -1,0 +1,97 @@
+//! The debuggees of tests/apps, compiled with the Roslyn of the 3.1 SDK running on .NET 8.
+//!
+//! They are compiled for .NET Core 3.1 (C# 8) and roll forward to whatever runtime they are started on. A source with
+//! a line `// references: 8.0.4` is compiled against that runtime's own assemblies instead, for API that 3.1 lacks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bench::{Bench, names_in};
+use crate::runtimes::{Runtime, SDK};
+use crate::{Result, run};
+
+/// Changes whenever compiled apps come out differently for the same source.
+const RECIPE: &str = "1";
+
+/// Where the sources are.
+pub fn sources() -> PathBuf {
+    crate::workspace().join("tests/apps")
+}
+
+/// The names of all debuggees.
+pub fn names() -> Vec<String> {
+    names_in(&sources()).iter().filter_map(|file| file.strip_suffix(".cs")).map(Into::into).collect()
+}
+
+/// The compiled app of this name: `.../apps/NAME-HASH/NAME.dll`; compiled now, if its source is new.
+///
+/// # Errors
+/// No such source, the bench has no compiler (`cargo xtask runtimes`), or the source does not compile.
+pub fn ensure(bench: &Bench, name: &str) -> Result<PathBuf> {
+    let source = sources().join(format!("{name}.cs"));
+    let text = fs::read_to_string(&source).map_err(|e| format!("can't read {}: {e}", source.display()))?;
+    let dir = bench.path("apps").join(format!("{name}-{:016x}", hash(&text)));
+    bench.install(&dir, |to| compile(bench, name, &source, &text, to))?;
+    Ok(dir.join(format!("{name}.dll")))
+}
+
+/// FNV-1a: all that a key of a cache needs.
+fn hash(source: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    source.bytes().chain(RECIPE.bytes()).fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+fn compile(bench: &Bench, name: &str, source: &Path, text: &str, to: &Path) -> Result<()> {
+    let runtime = Runtime::find(bench, "8.0.4").filter(|_| bench.path(SDK).is_dir());
+    let runtime = runtime.ok_or("the bench has no compiler: run `cargo xtask runtimes`")?;
+    let csc = bench.path(SDK).join("Roslyn/bincore/csc.dll");
+    let assembly = to.join(format!("{name}.dll"));
+    let own = text.lines().find_map(|line| line.strip_prefix("// references: "));
+    let (tfm, version) = if own.is_some() { ("net8.0", "8.0.0") } else { ("netcoreapp3.1", "3.1.0") };
+
+    let mut command = runtime.dotnet();
+    command.args(["exec", "--fx-version", &runtime.version]).arg(csc);
+    command.args([
+        "-nologo",
+        "-noconfig",
+        "-nostdlib",
+        "-deterministic",
+        "-optimize+",
+        "-unsafe",
+        "-debug:portable",
+    ]);
+    command.args(["-langversion:8", "-warnaserror+"]);
+    for dll in references(bench, own)? {
+        command.arg(format!("-r:{}", dll.display()));
+    }
+    run::quietly(command.arg(format!("-out:{}", assembly.display())).arg(source))?;
+
+    let framework = if text.contains("Microsoft.AspNetCore") { "AspNetCore" } else { "NETCore" };
+    let config = format!(
+        "{{\"runtimeOptions\":{{\"tfm\":\"{tfm}\",\"rollForward\":\"LatestMajor\",\"framework\":\
+         {{\"name\":\"Microsoft.{framework}.App\",\"version\":\"{version}\"}},\
+         \"configProperties\":{{\"System.Globalization.Invariant\":true}}}}}}\n"
+    );
+    Ok(fs::write(to.join(format!("{name}.runtimeconfig.json")), config)?)
+}
+
+/// The assemblies to compile against: reference packs of 3.1, or the runtime `own`.
+fn references(bench: &Bench, own: Option<&str>) -> Result<Vec<PathBuf>> {
+    let dirs = match own {
+        Some(version) => {
+            let runtime = Runtime::find(bench, version.trim());
+            vec![runtime.ok_or_else(|| format!("the bench has no runtime {version}"))?.framework()]
+        }
+        None => {
+            let packs = bench.path(SDK).join("packs");
+            ["Microsoft.NETCore.App.Ref/3.1.0", "Microsoft.AspNetCore.App.Ref/3.1.2"]
+                .map(|pack| packs.join(pack).join("ref/netcoreapp3.1"))
+                .to_vec()
+        }
+    };
+    let dlls = |dir: &PathBuf| {
+        let names = names_in(dir).into_iter().filter(|name| name.ends_with(".dll"));
+        names.map(|name| dir.join(name)).collect::<Vec<_>>()
+    };
+    Ok(dirs.iter().flat_map(dlls).collect())
+}

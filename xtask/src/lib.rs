@@ -1,0 +1,31 @@
+//! The test bench: real .NET runtimes from public package registries and debuggees compiled with them, in a cache
+//! outside the repository.
+//!
+//! A library, so that `cargo xtask` (which fills the bench) and `dnd-testkit` (which uses it) agree on one layout and
+//! one way to build it. Only `std`: `cargo xtask` is the first thing a newcomer compiles.
+//!
+//! What the bench directory holds (every entry is complete or absent, made in `tmp` and renamed):
+//!
+//! ```text
+//! runtimes/8.0.4/        one DOTNET_ROOT per runtime: `dotnet`, host/fxr, shared/Microsoft.NETCore.App/8.0.4
+//! sdk-3.1.102/           Roslyn and reference assemblies of the 3.1 SDK
+//! apps/Leak-<hash>/      a debuggee, named by the hash of its source and of the way it is compiled
+//! debuggees/             single-file and NativeAOT programs (only with ../shared)
+//! cores/                 core dumps, made by the testkit when a test asks for one
+//! locks/ tmp/
+//! ```
+
+pub mod apps;
+pub mod bench;
+pub mod run;
+pub mod runtimes;
+
+/// Why a task could not be done, as a sentence.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+/// What tasks return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The checkout this was compiled from.
+pub fn workspace() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Into::into).unwrap_or_default()
+}
