@@ -1,5 +1,28 @@
-//! Bytes at target addresses.
+//! Bytes at target addresses: ELF core dumps, images inside them, files behind them.
+//!
+//! * [`Memory`] is the seam: addresses in, bytes out, and what is absent is [`Missing`], never zeros;
+//! * [`Target`] adds what a dump says of its process: processor, mapped files, threads;
+//! * [`Core`] is an ELF core file, [`WithFiles`] the same with the module files of this machine behind it;
+//! * [`ElfImage`] finds symbols, data ranges and the build-id of an image inside any memory;
+//! * [`ElfFile`] is an image on disk, seen as if it were loaded.
+//!
+//! The crate knows nothing of .NET. It is the only one that may use `unsafe`, in `map.rs`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+
+mod bytes;
+mod corefile;
+mod elf;
+mod error;
+mod map;
+mod runs;
 mod target;
 
-pub use target::{Memory, Missing};
+pub use corefile::{AuxEntry, Core, ProcessInfo, SignalInfo, Truncation};
+pub use elf::{ElfFile, ElfImage, ImageError, ProgramHeader, Symbol};
+pub use error::Error;
+pub use map::{MappedFile, prefetch};
+pub use target::{
+    Arch, Arm64Registers, FileMapping, Memory, Missing, Permissions, Range, Registers, Target, Thread,
+    X64Registers,
+};

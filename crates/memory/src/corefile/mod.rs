@@ -1,0 +1,257 @@
+//! ELF core dumps.
+
+mod header;
+mod notes;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::map::MappedFile;
+use crate::runs::{Run, Runs};
+use crate::target::{Arch, FileMapping, Memory, Missing, Range, Target, Thread};
+
+pub(crate) use notes::each as each_note;
+pub use notes::{AuxEntry, ProcessInfo, SignalInfo};
+
+/// What a core file lacks because it was cut off (full disk, size limit, broken copy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Truncation {
+    /// The size that the headers speak of, in bytes.
+    pub expected: u64,
+    /// The file's size, in bytes.
+    pub actual: u64,
+    /// Memory that was to be in the file and isn't, in bytes.
+    pub missing_memory: u64,
+    /// Memory segments that lack bytes.
+    pub segments: usize,
+    /// Whether notes (threads, file names) were lost too.
+    pub notes: bool,
+}
+
+/// An ELF core file of a 64-bit little-endian process, mapped into memory.
+///
+/// Made by createdump, the kernel or gdb. Opening reads the headers and notes only. Shared freely between threads.
+/// See [`MappedFile`] for what happens when the file is changed or shortened by others while it is open.
+pub struct Core {
+    path: PathBuf,
+    map: MappedFile,
+    arch: Arch,
+    runs: Runs,
+    ranges: Vec<Range>,
+    described: u64,
+    overlaps: usize,
+    truncation: Option<Truncation>,
+    notes: notes::Notes,
+}
+
+impl Core {
+    /// Opens the core at `path`.
+    ///
+    /// # Errors
+    /// When it can't be read or isn't a core that this program reads; a truncated one is opened, see
+    /// [`Core::truncation`].
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let map = MappedFile::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Self::from_map(map, path)
+    }
+
+    /// Reads a core from a file already mapped; `path` is only its name.
+    ///
+    /// # Errors
+    /// As [`Core::open`].
+    pub fn from_map(map: MappedFile, path: &Path) -> Result<Self, Error> {
+        let bytes = map.bytes();
+        let headers = header::parse(bytes, path)?;
+        let size = bytes.len() as u64;
+        let mut runs = Vec::with_capacity(headers.segments.len());
+        let mut ranges = Vec::with_capacity(headers.segments.len());
+        let mut lost =
+            Truncation { expected: size, actual: size, missing_memory: 0, segments: 0, notes: false };
+        let mut described = 0u64;
+        for segment in &headers.segments {
+            described = described.saturating_add(segment.memory_size.max(segment.file_size));
+            let present = segment.file_size.min(size.saturating_sub(segment.offset));
+            lost.expected = lost.expected.max(segment.offset.saturating_add(segment.file_size));
+            if present < segment.file_size {
+                lost.missing_memory = lost.missing_memory.saturating_add(segment.file_size - present);
+                lost.segments += 1;
+            }
+            // The last byte of the address space is nobody's: an end of 2^64 doesn't fit.
+            let end = segment.start.saturating_add(present);
+            if end > segment.start {
+                runs.push(Run { start: segment.start, end, offset: segment.offset });
+                ranges.push(Range { start: segment.start, end, permissions: segment.permissions });
+            }
+        }
+        let mut notes = notes::Notes::default();
+        for &(offset, len) in &headers.notes {
+            lost.expected = lost.expected.max(offset.saturating_add(len));
+            let start = offset.min(size) as usize;
+            let end = offset.saturating_add(len).min(size) as usize;
+            lost.notes |= ((end - start) as u64) < len;
+            notes.read(bytes.get(start..end).unwrap_or_default(), headers.arch);
+        }
+        notes.finish();
+        let (runs, overlaps) = Runs::new(runs);
+        cut_overlaps(&mut ranges);
+        let truncation = (lost.expected > size).then_some(lost);
+        Ok(Self {
+            path: path.to_owned(),
+            arch: headers.arch,
+            runs,
+            ranges,
+            described,
+            overlaps,
+            truncation,
+            notes,
+            map,
+        })
+    }
+
+    /// The file's name as given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's size in bytes.
+    #[must_use]
+    pub fn file_size(&self) -> u64 {
+        self.map.bytes().len() as u64
+    }
+
+    /// What is lost because the file is shorter than its headers say.
+    #[must_use]
+    pub fn truncation(&self) -> Option<Truncation> {
+        self.truncation
+    }
+
+    /// Bytes of memory that the segment headers describe, in the file or not (an address range that the dump's
+    /// maker knew of but left out counts too).
+    #[must_use]
+    pub fn described_memory(&self) -> u64 {
+        self.described
+    }
+
+    /// Bytes of memory that are in the file.
+    #[must_use]
+    pub fn present_memory(&self) -> u64 {
+        self.runs.all().iter().map(|run| run.end - run.start).sum()
+    }
+
+    /// How many segments claim addresses that another one has already.
+    #[must_use]
+    pub fn overlaps(&self) -> usize {
+        self.overlaps
+    }
+
+    /// What the dump says of the process; `None` when it lacks that note.
+    #[must_use]
+    pub fn process(&self) -> Option<&ProcessInfo> {
+        self.notes.process.as_ref()
+    }
+
+    /// The signal that the dump was taken for; `None` when none was recorded.
+    #[must_use]
+    pub fn signal(&self) -> Option<SignalInfo> {
+        self.notes.signal
+    }
+
+    /// The auxiliary vector that the kernel gave the process.
+    #[must_use]
+    pub fn auxv(&self) -> &[AuxEntry] {
+        &self.notes.auxv
+    }
+
+    /// Asks the system to bring the bytes at `start..start+len` into memory now, as far as they are in the file in
+    /// one piece; see [`MappedFile::populate`].
+    pub fn populate(&self, start: u64, len: u64) {
+        if let Some(run) = self.runs.find(start) {
+            let offset = run.offset + (start - run.start);
+            self.map.populate(offset as usize, len.min(run.end - start) as usize);
+        }
+    }
+
+    /// The first address above `addr` at which a run of bytes begins.
+    pub(crate) fn next_start(&self, addr: u64) -> Option<u64> {
+        self.runs.next_start(addr)
+    }
+}
+
+/// Sorts and cuts as [`Runs::new`] does, but keeps ranges with different permissions apart.
+fn cut_overlaps(ranges: &mut Vec<Range>) {
+    ranges.sort_by_key(|range| range.start);
+    let mut end = 0;
+    ranges.retain_mut(|range| {
+        range.start = range.start.max(end);
+        end = end.max(range.end);
+        range.start < range.end
+    });
+}
+
+/// Fills `buf` from the runs that `run` returns; what [`Memory::read`] is made of.
+pub(crate) fn read_by_runs<'a>(
+    run: impl Fn(u64) -> &'a [u8],
+    addr: u64,
+    buf: &mut [u8],
+) -> Result<(), Missing> {
+    let missing = Missing { addr, len: buf.len() as u64 };
+    let mut at = addr;
+    let mut rest = buf;
+    while !rest.is_empty() {
+        let bytes = run(at);
+        let len = bytes.len().min(rest.len());
+        if len == 0 {
+            return Err(missing);
+        }
+        let (now, later) = rest.split_at_mut(len);
+        now.copy_from_slice(bytes.get(..len).unwrap_or_default());
+        rest = later;
+        match at.checked_add(len as u64) {
+            Some(next) => at = next,
+            None if rest.is_empty() => break,
+            None => return Err(missing),
+        }
+    }
+    Ok(())
+}
+
+impl Memory for Core {
+    #[inline]
+    fn run(&self, addr: u64) -> &[u8] {
+        let Some(run) = self.runs.find(addr) else { return &[] };
+        // The offsets were held against the file's length when the runs were made.
+        let from = run.offset + (addr - run.start);
+        let to = run.offset + (run.end - run.start);
+        self.map.bytes().get(from as usize..to as usize).unwrap_or_default()
+    }
+
+    #[inline]
+    fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), Missing> {
+        if let Some(bytes) = self.run(addr).get(..buf.len()) {
+            buf.copy_from_slice(bytes);
+            return Ok(());
+        }
+        read_by_runs(|at| self.run(at), addr, buf)
+    }
+}
+
+impl Target for Core {
+    fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    fn mappings(&self) -> &[FileMapping] {
+        &self.notes.mappings
+    }
+
+    fn threads(&self) -> &[Thread] {
+        &self.notes.threads
+    }
+
+    fn ranges(&self) -> &[Range] {
+        &self.ranges
+    }
+}
