@@ -1,0 +1,290 @@
+//! Core dumps of real processes, made once and kept in the bench, and the ones that come with ../shared.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use xtask::bench::names_in;
+use xtask::runtimes::{Runtime, shared_folder};
+use xtask::{Result, apps, run};
+
+use crate::{SingleFile, Target, TargetBuilder, bench, must, runtimes, skip};
+
+/// Changes whenever cores come out differently for the same app and [`CoreSpec`].
+const RECIPE: u32 = 1;
+/// The cores kept in the bench may take this much; the longest unused go first.
+const KEEP_BYTES: u64 = 12 << 30;
+/// A core used this lately is never removed: a test may be about to open it.
+const IN_USE: Duration = Duration::from_secs(3600);
+
+/// The type of a dump, in the words of `dnd dump collect --type`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Stacks, modules, no heap.
+    Mini,
+    /// The GC heap and what is needed to read it.
+    #[default]
+    Heap,
+    /// As Mini, without what may be private.
+    Triage,
+    /// All memory of the process.
+    Full,
+}
+
+/// Who writes the core.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The runtime's own `createdump`.
+    #[default]
+    Createdump,
+    /// gdb's gcore (all memory, whatever the [`Kind`]): stands for a core of the kernel.
+    Gcore,
+}
+
+/// Which core of an app.
+#[derive(Debug, Clone, Default)]
+pub struct CoreSpec {
+    /// What is in it.
+    pub kind: Kind,
+    /// Who writes it.
+    pub by: By,
+    /// Server GC with two heaps instead of workstation GC.
+    pub server_gc: bool,
+    /// Segments instead of regions: `DOTNET_GCName=libclrgc.so` (8 and later; 3.1 always has segments).
+    pub segments: bool,
+    /// Arguments of the app.
+    pub args: Vec<String>,
+    /// Further environment variables of the app.
+    pub env: Vec<(String, String)>,
+}
+
+/// A core of a known process.
+#[derive(Debug, Clone)]
+pub struct Core {
+    dir: PathBuf,
+    /// The runtime whose core it is.
+    pub runtime: Option<Runtime>,
+    /// What the app said of itself just before.
+    pub truth: Value,
+    /// The process's id when it was alive.
+    pub pid: u32,
+}
+
+impl Core {
+    /// The file.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join("core")
+    }
+}
+
+/// The core that `spec` describes, of the app (a source of tests/apps) on the runtime: made now, or earlier.
+///
+/// It is written when the app has said `ready` and waits, by programs that share nothing with `dnd`.
+#[track_caller]
+pub fn core(runtime: &Runtime, app: &str, spec: &CoreSpec) -> Core {
+    let dll = must(apps::ensure(bench(), app), format_args!("no debuggee {app}"));
+    let hash = dll.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    let key = format!("{hash}-{}-{}", runtime.version, spec.key());
+    let target = || {
+        let args: Vec<&str> = spec.args.iter().map(String::as_str).collect();
+        let mut builder = Target::builder(runtime, app).args(&args);
+        if spec.server_gc {
+            builder = builder.server_gc();
+        }
+        if spec.segments {
+            builder = builder.env("DOTNET_GCName", "libclrgc.so");
+        }
+        for (name, value) in &spec.env {
+            builder = builder.env(name, value);
+        }
+        builder
+    };
+    let write = |pid, to: &Path| write_core(&runtime.createdump(), spec.kind, spec.by, pid, to);
+    must(kept(&key, Some(runtime), target, write), format_args!("no core of {app} on {}", runtime.version))
+}
+
+impl CoreSpec {
+    /// A heap dump by createdump with these arguments of the app.
+    pub fn with_args(args: &[&str]) -> Self {
+        Self { args: args.iter().map(|&arg| arg.to_owned()).collect(), ..Self::default() }
+    }
+
+    fn key(&self) -> String {
+        let gc = match (self.server_gc, self.segments) {
+            (false, false) => "wks",
+            (true, false) => "svr",
+            (false, true) => "wks-segments",
+            (true, true) => "svr-segments",
+        };
+        let words: String = self.args.iter().map(|arg| format!("_{arg}")).collect();
+        let env: String = self.env.iter().map(|(name, value)| format!("_{name}={value}")).collect();
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_=.".contains(c) { c } else { '+' };
+        format!("{:?}-{:?}-{gc}{words}{env}-r{RECIPE}", self.kind, self.by)
+            .to_lowercase()
+            .replace(|c| plain(c) != c, "+")
+    }
+}
+
+impl SingleFile {
+    /// A core of it with all memory. Its own runtime has no createdump, so one of the same major is borrowed.
+    /// `None`, with a visible skip, when the bench has none.
+    #[track_caller]
+    pub fn core(&self, by: By) -> Option<Core> {
+        let version = self.name.rsplit('-').next().unwrap_or_default();
+        let major = version.split('.').next().unwrap_or_default();
+        let lender = runtimes().into_iter().rev().find(|runtime| runtime.major().to_string() == major);
+        let Some(lender) = lender else {
+            skip(format_args!(
+                "a core of {}: the bench has no runtime {major} to lend its createdump",
+                self.name
+            ));
+            return None;
+        };
+        let key = format!("{}-{by:?}-r{RECIPE}", self.name).to_lowercase();
+        let write = |pid, to: &Path| write_core(&lender.createdump(), Kind::Full, by, pid, to);
+        Some(must(kept(&key, None, || self.builder(10), write), format_args!("no core of {}", self.name)))
+    }
+}
+
+/// Makes or finds the directory `cores/key` with `core` and `truth.json`.
+fn kept(
+    key: &str,
+    runtime: Option<&Runtime>,
+    target: impl FnOnce() -> TargetBuilder,
+    write: impl FnOnce(u32, &Path) -> Result<()>,
+) -> Result<Core> {
+    let dir = bench().path("cores").join(key);
+    let made = bench().install(&dir, |to| {
+        let target = target().spawn();
+        write(target.pid(), &to.join("core"))?;
+        let known = serde_json::json!({ "pid": target.pid(), "truth": target.truth() });
+        Ok(fs::write(to.join("truth.json"), known.to_string())?)
+    })?;
+    // The time of this file is when the core was last used.
+    File::create(dir.join("used"))?;
+    if made {
+        remove_oldest(&bench().path("cores"), KEEP_BYTES)?;
+    }
+    let known: Value = serde_json::from_str(&fs::read_to_string(dir.join("truth.json"))?)?;
+    let pid = known["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+    Ok(Core { dir, runtime: runtime.cloned(), truth: known["truth"].clone(), pid })
+}
+
+/// Has a core of a process written by a program that is not ours.
+fn write_core(createdump: &Path, kind: Kind, by: By, pid: u32, to: &Path) -> Result<()> {
+    let pid = pid.to_string();
+    match by {
+        By::Createdump => {
+            let flag = match kind {
+                Kind::Mini => "--normal",
+                Kind::Heap => "--withheap",
+                Kind::Triage => "--triage",
+                Kind::Full => "--full",
+            };
+            run::quietly(Command::new(createdump).arg(flag).arg("--name").arg(to).arg(&pid))?;
+        }
+        By::Gcore => {
+            // Without `-a`, which would write the hundreds of gigabytes that the GC only reserves.
+            let prefix = to.with_file_name("gcore");
+            run::quietly(Command::new("gcore").arg("-o").arg(&prefix).arg(&pid))?;
+            fs::rename(to.with_file_name(format!("gcore.{pid}")), to)?;
+        }
+    }
+    if !fs::metadata(to).is_ok_and(|meta| meta.len() > 0) {
+        return Err(format!("no core was written to {}", to.display()).into());
+    }
+    Ok(())
+}
+
+/// Removes cores until those left fit, the longest unused first.
+fn remove_oldest(dir: &Path, keep: u64) -> Result<()> {
+    let _lock = bench().lock("remove-cores")?;
+    let mut cores = Vec::new();
+    for name in names_in(dir) {
+        let path = dir.join(name);
+        let size: u64 =
+            names_in(&path).iter().filter_map(|f| fs::metadata(path.join(f)).ok()).map(|m| m.len()).sum();
+        let used = fs::metadata(path.join("used")).and_then(|meta| meta.modified());
+        cores.push((used.unwrap_or_else(|_| SystemTime::now()), size, path));
+    }
+    cores.sort();
+    let mut total: u64 = cores.iter().map(|(_, size, _)| size).sum();
+    for (used, size, path) in cores {
+        if total <= keep || used.elapsed().unwrap_or_default() < IN_USE {
+            break;
+        }
+        fs::remove_dir_all(&path)?;
+        total -= size;
+    }
+    Ok(())
+}
+
+/// A core of ../shared/cores, with what is known about it.
+#[derive(Debug, Clone)]
+pub struct SharedCore {
+    /// For example `linux-arm64-10.0.12/busy.withheap`.
+    pub name: String,
+    /// The core, unpacked.
+    pub path: PathBuf,
+    /// How it was made and what must be found.
+    pub facts: Option<Value>,
+    /// What ClrMD said of it on the target.
+    pub oracle: Option<PathBuf>,
+    /// What dotnet-dump said of it.
+    pub dotnet_dump: Option<PathBuf>,
+}
+
+/// The cores of ../shared/cores; none, with a visible skip, where it is absent.
+#[track_caller]
+pub fn shared_cores() -> Vec<SharedCore> {
+    let folder = shared_folder().join("cores");
+    let mut all = Vec::new();
+    for machine in names_in(&folder) {
+        for file in names_in(&folder.join(&machine)) {
+            if let Some(stem) = file.strip_suffix(".core.zst") {
+                all.push(must(unpacked(&folder.join(&machine), &machine, stem), &file));
+            }
+        }
+    }
+    if all.is_empty() {
+        skip("cores of other machines: there is no ../shared/cores beside this checkout");
+    }
+    all
+}
+
+/// The one of [`shared_cores`] with this name; `None`, with a visible skip, where it is absent.
+#[track_caller]
+pub fn shared_core(name: &str) -> Option<SharedCore> {
+    let (machine, stem) = name.split_once('/').unwrap_or(("", name));
+    let folder = shared_folder().join("cores").join(machine);
+    if !folder.join(format!("{stem}.core.zst")).is_file() {
+        skip(format_args!("core {name}: it comes from ../shared/cores, which is absent"));
+        return None;
+    }
+    Some(must(unpacked(&folder, machine, stem), name))
+}
+
+fn unpacked(folder: &Path, machine: &str, stem: &str) -> Result<SharedCore> {
+    let dir = bench().path("shared-cores").join(format!("{machine}-{stem}"));
+    bench().install(&dir, |to| {
+        let packed = folder.join(format!("{stem}.core.zst"));
+        run::quietly(
+            Command::new("zstd").args(["-q", "-d", "--long=27"]).arg(packed).arg("-o").arg(to.join("core")),
+        )
+    })?;
+    let facts = match fs::read_to_string(folder.join(format!("{stem}.core.json"))) {
+        Ok(text) => Some(serde_json::from_str(&text)?),
+        Err(_) => None,
+    };
+    let present = |path: PathBuf| path.is_file().then_some(path);
+    let first = stem.split('.').next().unwrap_or(stem);
+    Ok(SharedCore {
+        name: format!("{machine}/{stem}"),
+        path: dir.join("core"),
+        facts,
+        oracle: present(folder.join(format!("{stem}.oracle.txt"))),
+        dotnet_dump: present(folder.join(format!("{first}.dotnet-dump.txt"))),
+    })
+}
