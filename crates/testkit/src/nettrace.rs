@@ -135,7 +135,7 @@ impl Stream {
     pub fn block(&mut self, name: &str, contents: &[u8]) {
         self.object(name, 2);
         self.bytes.extend(u32::try_from(contents.len()).unwrap_or(u32::MAX).to_le_bytes());
-        while self.bytes.len() % 4 != 0 {
+        while !self.bytes.len().is_multiple_of(4) {
             self.bytes.push(0);
         }
         self.bytes.extend(contents);
