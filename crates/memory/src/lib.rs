@@ -14,6 +14,7 @@ mod bytes;
 mod corefile;
 mod elf;
 mod error;
+mod files;
 mod map;
 mod runs;
 mod target;
@@ -21,6 +22,7 @@ mod target;
 pub use corefile::{AuxEntry, Core, ProcessInfo, SignalInfo, Truncation};
 pub use elf::{ElfFile, ElfImage, ImageError, ProgramHeader, Symbol};
 pub use error::Error;
+pub use files::{FileOptions, FileUse, Verdict, WithFiles};
 pub use map::{MappedFile, prefetch};
 pub use target::{
     Arch, Arm64Registers, FileMapping, Memory, Missing, Permissions, Range, Registers, Target, Thread,

@@ -37,7 +37,7 @@ pub struct ElfFile {
 }
 
 /// The file's bytes at their addresses, nothing applied.
-struct Raw<'a> {
+pub(crate) struct Raw<'a> {
     bytes: &'a [u8],
     base: u64,
     /// `None` while only the headers are read, which lie at their offsets.
@@ -45,6 +45,15 @@ struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
+    pub(crate) fn new(bytes: &'a [u8], image: &'a ElfImage) -> Self {
+        Self { bytes, base: image.base(), image: Some(image) }
+    }
+
+    /// The headers of the file, as if it were loaded at `base`.
+    pub(crate) fn headers(bytes: &[u8], base: u64) -> Result<ElfImage, ImageError> {
+        ElfImage::at(&Raw { bytes, base, image: None }, base)
+    }
+
     fn bytes_at(&self, addr: u64) -> &'a [u8] {
         let at = |offset: u64, end: u64| {
             let end = usize::try_from(end).unwrap_or(usize::MAX).min(self.bytes.len());
@@ -89,7 +98,7 @@ impl ElfFile {
     /// # Errors
     /// When it is no readable ELF image.
     pub fn new(map: MappedFile, base: u64) -> Result<Self, ImageError> {
-        let image = ElfImage::at(&Raw { bytes: map.bytes(), base, image: None }, base)?;
+        let image = Raw::headers(map.bytes(), base)?;
         Ok(Self { map, image, relocations: OnceLock::new() })
     }
 
@@ -106,7 +115,7 @@ impl ElfFile {
     }
 
     fn raw(&self) -> Raw<'_> {
-        Raw { bytes: self.map.bytes(), base: self.image.base(), image: Some(&self.image) }
+        Raw::new(self.map.bytes(), &self.image)
     }
 
     fn relocations(&self) -> &[Relocation] {

@@ -64,6 +64,9 @@ const MAX_NOTES: u64 = 1 << 16;
 const DT_HASH: u64 = 4;
 const DT_STRTAB: u64 = 5;
 const DT_SYMTAB: u64 = 6;
+const DT_TEXTREL: u64 = 22;
+const DT_FLAGS: u64 = 30;
+const DF_TEXTREL: u64 = 4;
 const DT_GNU_HASH: u64 = 0x6fff_fef5;
 const SYMBOL_SIZE: u64 = 24;
 
@@ -208,6 +211,12 @@ impl ElfImage {
     /// An address of the dynamic section. glibc writes the load bias into it, musl leaves it as in the file.
     pub(crate) fn dynamic_address(&self, value: u64) -> u64 {
         if value >= self.base { value } else { value.wrapping_add(self.bias) }
+    }
+
+    /// Whether relocation changes its read-only segments (DT_TEXTREL, or DF_TEXTREL of DT_FLAGS).
+    pub(crate) fn has_text_relocations(&self, memory: &dyn Memory) -> bool {
+        let entries = self.dynamic(memory).unwrap_or_default();
+        entries.iter().any(|&(tag, value)| tag == DT_TEXTREL || tag == DT_FLAGS && value & DF_TEXTREL != 0)
     }
 
     /// The dynamic symbol `name`; `None` when the image doesn't define it.

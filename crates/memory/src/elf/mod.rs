@@ -7,6 +7,7 @@ use crate::bytes::{u32_at, u64_at};
 use crate::target::Permissions;
 
 pub use file::ElfFile;
+pub(crate) use file::Raw;
 pub use image::{ElfImage, ImageError, Symbol};
 
 pub(crate) const PT_LOAD: u32 = 1;
