@@ -6,6 +6,7 @@
 mod cmd;
 mod error;
 mod output;
+mod target;
 
 use std::process::ExitCode;
 
