@@ -1,1 +1,49 @@
-//! See the workspace's docs/architecture.md.
+//! The CoreCLR runtime's structures, read from a target's memory: no DAC, no symbols, nothing executed.
+//!
+//! You supply a [`dnd_memory::Target`], [`Runtime::open`] finds the runtime in it, recognises the version by the size
+//! *and* content of its table of globals, and answers with plain facts: heap segments, objects, types with their names and
+//! fields, GC handles, finalizer queue, threads, roots, and what reaches what. Version differences are the tables in
+//! [`layout`]; everything else is written once.
+//!
+//! Facts are never guessed: memory that is not in the dump is an [`Error::Missing`] with the structure's name, damage on
+//! the heap is counted, a conservative root is called so.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
+
+mod conservative;
+mod error;
+mod fields;
+mod finalizer;
+mod gc;
+mod handles;
+mod heap;
+pub mod layout;
+mod locate;
+mod modules;
+mod names;
+mod progress;
+mod reach;
+mod roots;
+mod runtime;
+pub mod threads;
+mod types;
+mod typetable;
+mod version;
+mod walk;
+
+pub use error::Error;
+pub use fields::{ElementType, Field};
+pub use finalizer::{FinalizerQueue, Part};
+pub use handles::{Handle, HandleKind};
+pub use heap::{Generation, GenerationName, Heap, Segment, SegmentKind, SubHeap};
+pub use locate::RuntimeImage;
+pub use modules::Module;
+pub use names::NameStyle;
+pub use progress::Progress;
+pub use reach::{Reached, RootPath};
+pub use roots::{Root, RootKind};
+pub use runtime::{Runtime, StackRoots};
+pub use types::{MethodTable, References};
+pub use typetable::Slot;
+pub use version::{Version, VersionSource};
+pub use walk::{Damage, Object, Statistics};

@@ -1,0 +1,115 @@
+//! What can be wrong with a dump, seen from the runtime's structures.
+
+use dnd_contract::{Explain, Kind};
+use dnd_memory::Missing;
+use thiserror::Error;
+
+/// Why an answer can't be given, or not in full.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Error {
+    /// No loaded image is a CoreCLR.
+    #[error("no .NET runtime was found among the {images} images of this dump")]
+    NoRuntime {
+        /// Number of files mapped from their first byte.
+        images: usize,
+    },
+    /// The runtime is there and is none of those whose layout is known.
+    #[error(
+        "the .NET runtime at {base:#x} is not one whose layout is known: its table of globals has {table_bytes} bytes{}",
+        version_text(.version.as_deref())
+    )]
+    UnknownRuntime {
+        /// Address of the runtime's image.
+        base: u64,
+        /// Size of `g_dacTable` in bytes.
+        table_bytes: u64,
+        /// Version found in the image or its path.
+        version: Option<String>,
+    },
+    /// A table of the expected size whose content is not what it should be.
+    #[error("the runtime at {base:#x} looks like .NET {major}, but its globals are not in their places ({what})")]
+    FailedCheck {
+        /// Address of the runtime's image.
+        base: u64,
+        /// Major version that the size of the table stands for.
+        major: u8,
+        /// The check that failed.
+        what: &'static str,
+    },
+    /// The table of globals of .NET Core 3.1, which no symbol names, was not found by its structure.
+    #[error("the runtime at {base:#x} exports no table of globals, and none was found in its data by structure")]
+    NoTable {
+        /// Address of the runtime's image.
+        base: u64,
+    },
+    /// Memory that an answer needs is not in the dump.
+    #[error("cannot read {what}")]
+    Missing {
+        /// The structure that was to be read.
+        what: &'static str,
+        /// The bytes that are not there.
+        #[source]
+        source: Missing,
+    },
+    /// A structure that can't be right.
+    #[error("{what} at {addr:#x} is damaged")]
+    Damaged {
+        /// The structure.
+        what: &'static str,
+        /// Its address.
+        addr: u64,
+    },
+    /// The dump was made without the heap.
+    #[error("the managed heap is not in this dump: none of its {segments} segments is there")]
+    NoHeap {
+        /// Number of segments that the GC's tables tell of.
+        segments: usize,
+    },
+    /// The user interrupted the work.
+    #[error("interrupted")]
+    Cancelled,
+}
+
+fn version_text(version: Option<&str>) -> String {
+    version.map(|v| format!(" (version {v})")).unwrap_or_default()
+}
+
+impl Explain for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::NoRuntime { .. } => Kind::NotFound,
+            Error::UnknownRuntime { .. } | Error::FailedCheck { .. } | Error::NoTable { .. } => Kind::Unsupported,
+            Error::Missing { .. } | Error::Damaged { .. } | Error::NoHeap { .. } => Kind::Corrupt,
+            Error::Cancelled => Kind::Negative,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let hint = match self {
+            Error::NoRuntime { .. } => {
+                "is this a dump of a .NET process? NativeAOT programs have no CoreCLR and nothing to analyze here"
+            }
+            Error::UnknownRuntime { .. } | Error::NoTable { .. } => {
+                "known are .NET Core 3.1, .NET 8, 9 and 10; docs/new-runtime.md tells how a version is added"
+            }
+            Error::NoHeap { .. } => {
+                "a dump of type Mini or Triage has no heap; collect one with `dnd dump collect --type Heap`. \
+                 eeversion, clrthreads and clrmodules work without it"
+            }
+            _ => return Vec::new(),
+        };
+        vec![hint.to_owned()]
+    }
+}
+
+/// Names the structure that a failed read was for.
+pub(crate) trait Reading<T> {
+    /// Turns [`Missing`] into [`Error::Missing`] of `what`.
+    fn reading(self, what: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Reading<T> for Result<T, Missing> {
+    fn reading(self, what: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Missing { what, source })
+    }
+}

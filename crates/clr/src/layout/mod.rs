@@ -1,0 +1,267 @@
+//! Where things are in each runtime: data, one table per major version.
+//!
+//! Offsets are bytes from the start of the structure named. They come from the sources of dotnet/runtime (files named
+//! at each table) and, for 9 and 10, from the runtime's own data contract descriptor
+//! (`docs/design/datacontracts` of dotnet/runtime); every table was checked against real cores.
+//! `docs/new-runtime.md` is the list of what to do for a new version.
+
+mod arm64;
+mod globals;
+mod v10;
+mod v3_1;
+mod v8;
+mod v9;
+
+pub(crate) use globals::TABLE_3_1;
+pub use globals::{Globals, TableEntry, TableShape, shape_of};
+
+use dnd_memory::Arch;
+
+/// Layout of one major version on one architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Major version: 3 is .NET Core 3.1.
+    pub major: u8,
+    /// `MethodTable`.
+    pub method_table: MethodTableLayout,
+    /// `EEClass`.
+    pub ee_class: EeClassLayout,
+    /// `Module` and what leads from it to metadata.
+    pub module: ModuleLayout,
+    /// `AppDomain` and its list of assemblies.
+    pub app_domain: AppDomainLayout,
+    /// `ThreadStore` and `Thread`.
+    pub thread: ThreadLayout,
+    /// The GC's description of itself.
+    pub gc: GcLayout,
+    /// Handle tables.
+    pub handles: HandleLayout,
+    /// Sync blocks.
+    pub sync: SyncLayout,
+    /// `MethodDesc`.
+    pub method_desc: MethodDescLayout,
+    /// Managed code: code heaps and ReadyToRun images.
+    pub code: CodeLayout,
+}
+
+/// `MethodTable`; source: `src/coreclr/vm/methodtable.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MethodTableLayout {
+    /// 9 and later: the type's row id is `flags2 >> 8`; before: the upper half of the second flags word.
+    pub wide_token: bool,
+    /// Flag that the type may be unloaded with its load context.
+    pub collectible: u32,
+    /// Bits of the `EEClass` pointer that mark it as a pointer to the canonical method table instead.
+    pub canon_mask: u64,
+    /// 9 and later: the module stands at +24. Before, +24 is the *loader* module, and generic types keep their own
+    /// module in an optional slot.
+    pub direct_module: bool,
+}
+
+/// `EEClass`; source: `src/coreclr/vm/class.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EeClassLayout {
+    /// Counts are 16-bit fields (9 and later).
+    Plain {
+        /// `m_NumInstanceFields`, with those of the parents.
+        instance_fields: u64,
+        /// `m_NumMethods`.
+        methods: u64,
+        /// `m_NumStaticFields`, with the thread statics.
+        static_fields: u64,
+        /// `m_NumThreadStaticFields`.
+        thread_static_fields: u64,
+        /// `m_NormType`, a `CorElementType`.
+        norm_type: u64,
+    },
+    /// Counts are packed behind the class (`PackedDWORDFields`, 3.1 and 8).
+    Packed {
+        /// Byte that holds where the packed fields begin.
+        fixed_size: u64,
+        /// Byte that tells whether they are bit-packed.
+        packed_flag: u64,
+        /// `m_NormType`, a `CorElementType`.
+        norm_type: u64,
+    },
+}
+
+/// `Module`, `PEAssembly`, `PEImage`; sources: `vm/ceeload.h`, `vm/peassembly.h`, `vm/peimage.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModuleLayout {
+    /// `PEAssembly*` (3.1: `PEFile*`).
+    pub pe_assembly: u64,
+    /// `Assembly*`.
+    pub assembly: u64,
+    /// `LoaderAllocator*`: in the module, or (3.1) in the assembly.
+    pub loader_allocator: LoaderAllocatorAt,
+    /// Handle of the managed `LoaderAllocator` object, in the `LoaderAllocator`.
+    pub loader_allocator_handle: u64,
+    /// Metadata of a module made by Reflection.Emit.
+    pub dynamic_metadata: Option<u64>,
+    /// Map from type row to method table.
+    pub type_def_map: u64,
+    /// Map from method row to method description.
+    pub method_def_map: u64,
+    /// `ReadyToRunInfo*`.
+    pub ready_to_run: u64,
+    /// `DomainLocalModule*`, where statics were before 9.
+    pub domain_local_module: Option<u64>,
+    /// Image layouts of a `PEImage`, best first.
+    pub image_layouts: &'static [u64],
+}
+
+/// Where a module's `LoaderAllocator*` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoaderAllocatorAt {
+    /// Offset in the module.
+    Module(u64),
+    /// Offset in the module's assembly.
+    Assembly(u64),
+}
+
+/// `AppDomain`; source: `vm/appdomain.hpp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppDomainLayout {
+    /// `ArrayList` of `DomainAssembly*`.
+    pub assemblies: u64,
+    /// `Assembly*` in a `DomainAssembly`.
+    pub domain_assembly: u64,
+    /// Manifest `Module*` in an `Assembly`.
+    pub assembly_module: u64,
+}
+
+/// `Thread`; source: `vm/threads.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadLayout {
+    /// First link, in the `ThreadStore`.
+    pub first_link: u64,
+    /// Thread counts, in the `ThreadStore`: all, unstarted, background, pending, dead follow each other.
+    pub counts: u64,
+    /// Link to the next thread.
+    pub link: u64,
+    /// State bits.
+    pub state: u64,
+    /// Non-zero in cooperative mode.
+    pub preemptive_disabled: u64,
+    /// Chain of explicit frames.
+    pub frame: u64,
+    /// `AppDomain*`, before 9.
+    pub app_domain: Option<u64>,
+    /// Managed thread id.
+    pub id: u64,
+    /// Operating system thread id.
+    pub os_id: u64,
+    /// Allocation context: in the thread, or behind a pointer.
+    pub alloc: AllocAt,
+    /// Highest address of the stack; the lowest is the next word.
+    pub stack_base: u64,
+    /// Handle of the managed `Thread` object.
+    pub exposed_object: u64,
+    /// Handle of the exception last thrown.
+    pub last_thrown: u64,
+    /// Exception being handled.
+    pub exception_tracker: u64,
+    /// Handle of the exception in a tracker.
+    pub tracker_thrown: u64,
+    /// Outer tracker.
+    pub tracker_previous: u64,
+    /// `ThreadLocalData*`, 9 and later.
+    pub thread_local_data: Option<u64>,
+    /// Lock count, 3.1 only.
+    pub lock_count: Option<u64>,
+}
+
+/// Where a thread's allocation context (pointer, limit) is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllocAt {
+    /// Offset in the thread.
+    Inline(u64),
+    /// Offset of a pointer in the thread, and offset behind that pointer.
+    Behind(u64, u64),
+}
+
+/// The GC's tables for the DAC; sources: `gc/gcinterface.dac.h`, `gc/gcinterface.dacvars.def`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcLayout {
+    /// First pointer of `GcDacVars`; the others follow in the order of the `.def` file.
+    pub first_pointer: u64,
+    /// Generations when the structure does not tell (3.1).
+    pub fixed_generations: Option<u64>,
+    /// 3.1: places in a server heap, which later runtimes describe themselves.
+    pub fixed_heap: Option<FixedHeap>,
+    /// Offset of the allocation pointer in `g_global_alloc_context`.
+    pub global_alloc_pointer: u64,
+}
+
+/// Field offsets of 3.1's server heap (`gc_heap`), from `dac_gc_heap` in `gc/gcinterface.dac.h` of 3.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FixedHeap {
+    /// `alloc_allocated`.
+    pub alloc_allocated: u64,
+    /// `ephemeral_heap_segment`.
+    pub ephemeral_segment: u64,
+    /// `finalize_queue`.
+    pub finalize_queue: u64,
+    /// `generation_table`.
+    pub generation_table: u64,
+}
+
+/// Handle tables; source: `gc/handletablepriv.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandleLayout {
+    /// First segment, in a `HandleTable`.
+    pub segments: u64,
+    /// Number of internal handle types, which sizes a segment's header.
+    pub types: u64,
+}
+
+/// Sync blocks; source: `vm/syncblk.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncLayout {
+    /// The lock's holder is a managed thread id (10), not a `Thread*`.
+    pub holder_is_id: bool,
+}
+
+/// `MethodDesc`; source: `vm/method.hpp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MethodDescLayout {
+    /// Bits of the token that stand in the method description; the rest is in its chunk.
+    pub token_bits: u32,
+    /// Type arguments of an instantiated method.
+    pub generic_args: u64,
+    /// Name of a dynamic method.
+    pub dynamic_name: u64,
+}
+
+/// Managed code; sources: `vm/codeman.h`, `vm/readytoruninfo.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeLayout {
+    /// Range sections are a linked list (3.1), not a map.
+    pub range_list: bool,
+    /// Nibble maps hold encoded pointers (10).
+    pub pointer_nibbles: bool,
+    /// Bytes of a `RUNTIME_FUNCTION`.
+    pub runtime_function: u64,
+    /// Runtime functions, in `ReadyToRunInfo`; their number is the next word.
+    pub r2r_functions: u64,
+    /// Hash map from entry point to method description, in `ReadyToRunInfo`.
+    pub r2r_entry_points: u64,
+    /// Version of the GC info format.
+    pub gc_info: u32,
+}
+
+/// The layout for a major version and an architecture, if there is one.
+#[must_use]
+pub fn layout(major: u8, arch: Arch) -> Option<Layout> {
+    let table = match major {
+        3 => v3_1::LAYOUT,
+        8 => v8::LAYOUT,
+        9 => v9::LAYOUT,
+        10 => v10::LAYOUT,
+        _ => return None,
+    };
+    match arch {
+        Arch::X64 => Some(table),
+        Arch::Arm64 => arm64::adjust(table),
+    }
+}

@@ -1,0 +1,291 @@
+//! Type names.
+//!
+//! The runtime keeps no names: a method table leads to a module and a row of its metadata, and for generic types to the
+//! method tables of the arguments (`vm/generics.cpp`, `vm/typedesc.h`, `vm/typestring.cpp` of dotnet/runtime).
+
+use dnd_metadata::Metadata;
+use dnd_metadata::signature::Type;
+
+use crate::runtime::Runtime;
+use crate::types::MethodTable;
+
+/// How a name is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameStyle {
+    /// As dumpheap and gcroot write it: ``System.Collections.Generic.List<Demo.Node>``.
+    Display,
+    /// As the runtime and dumpmt write it: ``System.Collections.Generic.List`1[[Demo.Node, TestApp]]``.
+    Runtime,
+}
+
+/// Types inside types inside types; deeper nesting is cut with an ellipsis.
+const MAX_DEPTH: u32 = 24;
+/// More type arguments than any type has.
+const MAX_ARGUMENTS: u16 = 512;
+
+/// `CorElementType` values that a `TypeDesc` may have.
+mod element {
+    pub(super) const POINTER: u32 = 0x0f;
+    pub(super) const BY_REF: u32 = 0x10;
+    pub(super) const VAR: u32 = 0x13;
+    pub(super) const ARRAY: u32 = 0x14;
+    pub(super) const FUNCTION_POINTER: u32 = 0x1b;
+    pub(super) const SZ_ARRAY: u32 = 0x1d;
+    pub(super) const METHOD_VAR: u32 = 0x1e;
+}
+
+impl Runtime<'_> {
+    /// Name of the type with the method table at `table`. When it can't be found, a text in angle brackets says so.
+    #[must_use]
+    pub fn type_name(&self, table: u64, style: NameStyle) -> String {
+        let mut out = String::new();
+        self.write_name(&mut out, table, style, 0);
+        out
+    }
+
+    fn write_name(&self, out: &mut String, table: u64, style: NameStyle, depth: u32) {
+        if table == self.free().address {
+            return out.push_str("Free");
+        }
+        if depth > MAX_DEPTH {
+            return out.push('…');
+        }
+        let Ok(read) = self.method_table(table) else {
+            return out.push_str(&format!("<unreadable method table {table:x}>"));
+        };
+        if read.is_array() {
+            self.write_handle(out, read.per_inst_info, style, depth + 1);
+            return match (read.is_vector(), read.rank()) {
+                (true, _) => out.push_str("[]"),
+                (false, 1) => out.push_str("[*]"),
+                (false, rank) => {
+                    out.push('[');
+                    out.extend(std::iter::repeat_n(',', rank.clamp(1, 32) as usize - 1));
+                    out.push(']');
+                }
+            };
+        }
+        let definition = self.definition_name(&read);
+        let arguments = if read.is_generic() { self.type_arguments(&read) } else { Vec::new() };
+        if arguments.is_empty() {
+            return out.push_str(&definition);
+        }
+        match style {
+            NameStyle::Runtime => {
+                out.push_str(&definition);
+                out.push('[');
+                for (i, &argument) in arguments.iter().enumerate() {
+                    out.push_str(if i == 0 { "[" } else { ",[" });
+                    self.write_handle(out, argument, style, depth + 1);
+                    let assembly = self.assembly_of(argument);
+                    if !assembly.is_empty() {
+                        out.push_str(", ");
+                        out.push_str(&assembly);
+                    }
+                    out.push(']');
+                }
+                out.push(']');
+            }
+            NameStyle::Display => self.write_display(out, &definition, &arguments, depth),
+        }
+    }
+
+    /// Gives each part of ``Outer`1+Inner`2`` its own arguments: `Outer<A>+Inner<B, C>`.
+    fn write_display(&self, out: &mut String, definition: &str, arguments: &[u64], depth: u32) {
+        let mut left = arguments.iter();
+        for (i, part) in definition.split('+').enumerate() {
+            if i > 0 {
+                out.push('+');
+            }
+            let (name, count) = split_arity(part);
+            out.push_str(name);
+            if count == 0 {
+                continue;
+            }
+            out.push('<');
+            for (i, &argument) in left.by_ref().take(count).enumerate() {
+                if i > 0 {
+                    out.push_str(", ");
+                }
+                self.write_handle(out, argument, NameStyle::Display, depth + 1);
+            }
+            out.push('>');
+        }
+    }
+
+    /// Name of a `TypeHandle`: a method table, or (bit 1 set) a `TypeDesc`.
+    fn write_handle(&self, out: &mut String, handle: u64, style: NameStyle, depth: u32) {
+        if handle & 2 == 0 {
+            return self.write_name(out, handle, style, depth);
+        }
+        if depth > MAX_DEPTH {
+            return out.push('…');
+        }
+        let desc = handle & !2;
+        let kind = self.target().u32(desc).map_or(0, |word| word & 0xff);
+        let parameter = || self.target().u64(desc.wrapping_add(16)).unwrap_or(0);
+        let suffix = match kind {
+            element::POINTER => "*",
+            element::BY_REF => "&",
+            element::ARRAY | element::SZ_ARRAY => "[]",
+            element::FUNCTION_POINTER => return out.push_str("<function pointer>"),
+            element::VAR | element::METHOD_VAR => return out.push_str("<type parameter>"),
+            _ => return out.push_str("<unknown type>"),
+        };
+        self.write_handle(out, parameter(), style, depth + 1);
+        out.push_str(suffix);
+    }
+
+    /// Name of the type's definition, with its outer types: ``Demo.Outer`1+Inner``.
+    fn definition_name(&self, table: &MethodTable) -> String {
+        let unknown = |what: &str| format!("<{what}, method table {:x}>", table.address);
+        let Ok(address) = table.module(self.target(), self.layout()) else {
+            return unknown("module not in the dump");
+        };
+        let module = self.module(address);
+        let Some(metadata) = module.metadata() else {
+            return unknown("no metadata");
+        };
+        let row = match self.definition_row(table, address) {
+            Some(row) => row,
+            None => return unknown("type outside the table's range"),
+        };
+        metadata.type_def_name(row).unwrap_or_else(|| unknown("no such row in the metadata"))
+    }
+
+    /// Row of a type's definition. Before 9 a method table has room for 16 bits of it; the rows of larger assemblies
+    /// are found by looking for the type in its module's map.
+    pub(crate) fn definition_row(&self, table: &MethodTable, module: u64) -> Option<u32> {
+        if self.layout().method_table.wide_token || table.row != 0xffff {
+            return Some(table.row);
+        }
+        let count = crate::modules::type_def_count(self.target(), self.layout(), module);
+        (0xffff..count).find(|&row| {
+            let entry = crate::modules::type_def_table(self.target(), self.layout(), module, row);
+            entry == table.address || entry == table.canonical
+        })
+    }
+
+    /// The type arguments of a generic type: the last of its dictionaries holds its own.
+    #[must_use]
+    pub fn type_arguments(&self, table: &MethodTable) -> Vec<u64> {
+        let memory = self.target();
+        let at = table.per_inst_info;
+        let read = || -> Option<Vec<u64>> {
+            let dictionaries = memory.u16(at.wrapping_sub(4)).ok()?;
+            let arguments = memory.u16(at.wrapping_sub(2)).ok().filter(|&n| n <= MAX_ARGUMENTS)?;
+            let last = u64::from(dictionaries.checked_sub(1)?);
+            let dictionary = memory.u64(at.wrapping_add(8 * last)).ok()?;
+            (0..u64::from(arguments)).map(|i| memory.u64(dictionary.wrapping_add(8 * i)).ok()).collect()
+        };
+        read().unwrap_or_default()
+    }
+
+    /// Simple name of the assembly of a type, of an array that of its elements.
+    fn assembly_of(&self, handle: u64) -> String {
+        let mut handle = handle;
+        for _ in 0..MAX_DEPTH {
+            if handle & 2 != 0 {
+                match self.target().u64((handle & !2).wrapping_add(16)) {
+                    Ok(parameter) => handle = parameter,
+                    Err(_) => return String::new(),
+                }
+                continue;
+            }
+            let Ok(table) = self.method_table(handle) else { return String::new() };
+            if table.is_array() {
+                handle = table.per_inst_info;
+                continue;
+            }
+            return match table.module(self.target(), self.layout()) {
+                Ok(module) => self.module(module).name.clone(),
+                Err(_) => String::new(),
+            };
+        }
+        String::new()
+    }
+}
+
+/// ``List`1`` → (`List`, 1).
+fn split_arity(part: &str) -> (&str, usize) {
+    match part.rsplit_once('`') {
+        Some((name, count)) => match count.parse() {
+            Ok(count) => (name, count),
+            Err(_) => (part, 0),
+        },
+        None => (part, 0),
+    }
+}
+
+impl Runtime<'_> {
+    /// A type as a signature writes it, with the generic parameters replaced by `arguments` (type handles).
+    #[must_use]
+    pub(crate) fn signature_text(&self, metadata: &Metadata<'_>, ty: &Type, arguments: &[u64]) -> String {
+        let mut out = String::new();
+        self.write_signature(&mut out, metadata, ty, arguments, 0);
+        out
+    }
+
+    fn write_signature(&self, out: &mut String, metadata: &Metadata<'_>, ty: &Type, arguments: &[u64], depth: u32) {
+        if depth > MAX_DEPTH {
+            return out.push('…');
+        }
+        let inner = |out: &mut String, ty: &Type| self.write_signature(out, metadata, ty, arguments, depth + 1);
+        match ty {
+            Type::Primitive(primitive) => {
+                if !primitive.name().contains('.') {
+                    out.push_str("System.");
+                }
+                out.push_str(primitive.name());
+            }
+            Type::Class(token) | Type::ValueType(token) => out.push_str(&metadata.type_name(*token)),
+            Type::Pointer(ty) => {
+                inner(out, ty);
+                out.push('*');
+            }
+            Type::ByRef(ty) => {
+                inner(out, ty);
+                out.push('&');
+            }
+            Type::Vector(ty) => {
+                inner(out, ty);
+                out.push_str("[]");
+            }
+            Type::Array(ty, shape) => {
+                inner(out, ty);
+                out.push('[');
+                out.extend(std::iter::repeat_n(',', shape.rank.clamp(1, 32) as usize - 1));
+                out.push(']');
+            }
+            Type::Instance(token, _, types) => {
+                let definition = metadata.type_name(*token);
+                let mut left = types.iter();
+                for (i, part) in definition.split('+').enumerate() {
+                    if i > 0 {
+                        out.push('+');
+                    }
+                    let (name, count) = split_arity(part);
+                    out.push_str(name);
+                    if count > 0 {
+                        out.push('<');
+                        for (i, ty) in left.by_ref().take(count).enumerate() {
+                            if i > 0 {
+                                out.push_str(", ");
+                            }
+                            inner(out, ty);
+                        }
+                        out.push('>');
+                    }
+                }
+            }
+            Type::TypeParameter(number) => match arguments.get(*number as usize) {
+                Some(&handle) => self.write_handle(out, handle, NameStyle::Display, depth + 1),
+                None => out.push_str(&format!("!{number}")),
+            },
+            Type::MethodParameter(number) => out.push_str(&format!("!!{number}")),
+            Type::Function(_) => out.push_str("<function pointer>"),
+            Type::Pinned(ty) | Type::Modified(_, _, ty) => inner(out, ty),
+            Type::Internal(handle) => self.write_handle(out, *handle, NameStyle::Display, depth + 1),
+        }
+    }
+}

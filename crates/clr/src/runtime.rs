@@ -1,0 +1,466 @@
+//! A runtime in a target: the entry to everything else.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustc_hash::FxHashMap;
+
+use dnd_memory::{ElfImage, Target};
+
+use crate::conservative;
+use crate::error::{Error, Reading};
+use crate::finalizer::{self, FinalizerQueue};
+use crate::gc;
+use crate::handles::{self, Handle, HandleKind};
+use crate::heap::{Heap, Segment};
+use crate::layout::{Globals, Layout, TableShape};
+use crate::locate::{self, RuntimeImage};
+use crate::modules::{self, Module};
+use crate::progress::Progress;
+use crate::reach::{self, Reached, RootPath, Setting};
+use crate::roots::{Root, RootKind};
+use crate::threads::{self, Thread, Threads};
+use crate::types::MethodTable;
+use crate::version::{self, Version};
+use crate::walk::{self, Damage, Object, Statistics, Walker};
+
+/// A CoreCLR in a target.
+pub struct Runtime<'t> {
+    target: &'t dyn Target,
+    image: RuntimeImage,
+    elf: ElfImage,
+    shape: TableShape,
+    layout: Layout,
+    globals: Globals<u64>,
+    free: MethodTable,
+    heap: OnceLock<Result<Heap, Error>>,
+    threads: OnceLock<Result<Threads, Error>>,
+    version: OnceLock<Option<Version>>,
+    modules: Mutex<FxHashMap<u64, Arc<Module<'t>>>>,
+    tables: Mutex<FxHashMap<u64, MethodTable>>,
+}
+
+/// Which stack roots to collect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StackRoots {
+    /// None at all.
+    None,
+    /// Every word of the stacks and every register that points into an object; some are no references.
+    Conservative,
+}
+
+impl<'t> Runtime<'t> {
+    /// Finds the runtime in `target` and checks that its layout is a known one.
+    ///
+    /// # Errors
+    /// [`Error::NoRuntime`], [`Error::UnknownRuntime`], [`Error::NoTable`], [`Error::FailedCheck`].
+    pub fn open(target: &'t dyn Target) -> Result<Self, Error> {
+        let located = locate::locate(target)?;
+        let free = target.u64(located.globals.free_object).reading("the type of free space")?;
+        let free = MethodTable::read(target, &located.layout, free)?;
+        Ok(Self {
+            target,
+            image: located.image,
+            elf: located.elf,
+            shape: located.shape,
+            layout: located.layout,
+            globals: located.globals,
+            free,
+            heap: OnceLock::new(),
+            threads: OnceLock::new(),
+            version: OnceLock::new(),
+            modules: Mutex::default(),
+            tables: Mutex::default(),
+        })
+    }
+
+    /// The memory that it reads.
+    #[must_use]
+    pub fn target(&self) -> &'t dyn Target {
+        self.target
+    }
+
+    /// The runtime's image.
+    #[must_use]
+    pub fn image(&self) -> &RuntimeImage {
+        &self.image
+    }
+
+    /// The same as an ELF image.
+    #[must_use]
+    pub fn elf(&self) -> &ElfImage {
+        &self.elf
+    }
+
+    /// Major version; 3 is .NET Core 3.1.
+    #[must_use]
+    pub fn major(&self) -> u8 {
+        self.layout.major
+    }
+
+    /// The table of globals that it was recognised by.
+    #[must_use]
+    pub fn table_shape(&self) -> &TableShape {
+        &self.shape
+    }
+
+    /// Where things are in this runtime.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Addresses of the runtime's globals.
+    #[must_use]
+    pub fn globals(&self) -> &Globals<u64> {
+        &self.globals
+    }
+
+    /// The build, as far as it can be told; looked for on the first call.
+    pub fn version(&self) -> Option<&Version> {
+        self.version.get_or_init(|| version::find(self.target, &self.image)).as_ref()
+    }
+
+    /// The method table of free space.
+    #[must_use]
+    pub fn free(&self) -> &MethodTable {
+        &self.free
+    }
+
+    /// The method table of `System.String`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn string_table(&self) -> Result<u64, Error> {
+        self.target.u64(self.globals.string_class).reading("the type System.String")
+    }
+
+    /// The managed heap's structure.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] or [`Error::Damaged`] for the GC's own structures.
+    pub fn heap(&self) -> Result<&Heap, Error> {
+        let read = || -> Result<Heap, Error> {
+            let mut heap = gc::read(self.target, &self.layout, &self.globals)?;
+            if let Some(global) = self.globals.global_alloc {
+                let at = global.wrapping_add(self.layout.gc.global_alloc_pointer);
+                if let (Ok(pointer), Ok(limit)) = (self.target.u64(at), self.target.u64(at.wrapping_add(8))) {
+                    heap.add_context(pointer, limit);
+                }
+            }
+            for thread in self.threads().map(|t| t.threads.as_slice()).unwrap_or_default() {
+                heap.add_context(thread.alloc_pointer, thread.alloc_limit);
+            }
+            heap.finish();
+            Ok(heap)
+        };
+        self.heap.get_or_init(read).as_ref().map_err(Clone::clone)
+    }
+
+    /// The same, if its objects are in the dump.
+    ///
+    /// # Errors
+    /// [`Error::NoHeap`] besides those of [`Self::heap`].
+    pub fn objects_heap(&self) -> Result<&Heap, Error> {
+        let heap = self.heap()?;
+        let there = |segment: &Segment| !self.target.run(segment.start).is_empty();
+        let mut holding = heap.segments.iter().filter(|segment| !segment.is_empty()).peekable();
+        // A Mini dump may hold a page of the heap that a stack pointed to; the first objects of most segments it lacks.
+        let segments = heap.segments.len();
+        if holding.peek().is_some() {
+            let (mut present, mut all) = (0, 0);
+            for segment in holding {
+                all += 1;
+                present += usize::from(there(segment));
+            }
+            if present == 0 || present * 8 < all {
+                return Err(Error::NoHeap { segments });
+            }
+        }
+        Ok(heap)
+    }
+
+    /// The managed threads.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn threads(&self) -> Result<&Threads, Error> {
+        let read = || threads::read(self.target, &self.layout, &self.globals);
+        self.threads.get_or_init(read).as_ref().map_err(Clone::clone)
+    }
+
+    /// The method table at an address.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], or [`Error::Damaged`] when what is there can't be one.
+    pub fn method_table(&self, address: u64) -> Result<MethodTable, Error> {
+        if address == self.free.address {
+            return Ok(self.free);
+        }
+        if let Ok(tables) = self.tables.lock()
+            && let Some(table) = tables.get(&address)
+        {
+            return Ok(*table);
+        }
+        let table = MethodTable::read(self.target, &self.layout, address)?;
+        if !table.plausible(self.target, &self.layout) {
+            return Err(Error::Damaged { what: "the method table", addr: address });
+        }
+        if let Ok(mut tables) = self.tables.lock() {
+            tables.insert(address, table);
+        }
+        Ok(table)
+    }
+
+    /// The module at an address. What can't be read of it is left out, with the reason.
+    #[must_use]
+    pub fn module(&self, address: u64) -> Arc<Module<'t>> {
+        if let Ok(modules) = self.modules.lock()
+            && let Some(module) = modules.get(&address)
+        {
+            return Arc::clone(module);
+        }
+        let module = Arc::new(modules::read(self.target, &self.layout, address));
+        if let Ok(mut modules) = self.modules.lock() {
+            modules.insert(address, Arc::clone(&module));
+        }
+        module
+    }
+
+    /// The modules of all assemblies, in the order in which they were loaded.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn modules(&self) -> Result<Vec<Arc<Module<'t>>>, Error> {
+        let addresses = modules::all(self.target, &self.layout, &self.globals)?;
+        Ok(addresses.into_iter().map(|address| self.module(address)).collect())
+    }
+
+    /// The method table of a type definition, when the type is loaded.
+    #[must_use]
+    pub fn type_def_table(&self, module: u64, row: u32) -> Option<u64> {
+        Some(modules::type_def_table(self.target, &self.layout, module, row)).filter(|&table| table != 0)
+    }
+
+    /// The method tables of all loaded type definitions of a module, generic ones in their open form.
+    pub fn type_def_tables(&self, module: u64) -> impl Iterator<Item = u64> + '_ {
+        let count = modules::type_def_count(self.target, &self.layout, module);
+        (1..count).filter_map(move |row| self.type_def_table(module, row))
+    }
+
+    /// The object at an address: its type and size. Checks that the type can be one, not that the address is the start
+    /// of an object; [`Self::find_object`] does.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] or [`Error::Damaged`].
+    pub fn object(&self, address: u64) -> Result<Object, Error> {
+        let word = self.target.u64(address).reading("an object")?;
+        let table = self.method_table(word & !7).map_err(|_| Error::Damaged { what: "the object", addr: address })?;
+        let count =
+            if table.component_size == 0 { 0 } else { self.target.u32(address + 8).reading("an object's length")? };
+        Ok(Object { address, table: table.address, size: table.object_size(count) })
+    }
+
+    /// The object that holds an address, and the one before it in the same segment, by a walk of the segment.
+    ///
+    /// # Errors
+    /// As for [`Self::walk`].
+    pub fn find_object(&self, address: u64, progress: &Progress) -> Result<Option<Object>, Error> {
+        let heap = self.heap()?;
+        let Some(segment) = heap.segment_of(address) else { return Ok(None) };
+        let mut found = None;
+        self.walk(segment, progress, |object| {
+            if object.address > address {
+                return ControlFlow::Break(());
+            }
+            if address < object.address + (object.size + 7 & !7) {
+                found = Some(object);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    fn walker<'r>(&'r self, heap: &'r Heap, progress: &'r Progress) -> Walker<'r> {
+        Walker::new(self.target, &self.layout, heap, &self.free, progress)
+    }
+
+    /// Calls `visit` for every object of a segment, by address, free space included.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; damage is no error but counted in what is returned.
+    pub fn walk(
+        &self,
+        segment: &Segment,
+        progress: &Progress,
+        mut visit: impl FnMut(Object) -> ControlFlow<()>,
+    ) -> Result<Damage, Error> {
+        let mut walker = self.walker(self.heap()?, progress);
+        let _ = walker
+            .segment(segment, |address, slot, size| visit(Object { address, table: slot.table, size }))?;
+        Ok(walker.damage)
+    }
+
+    /// Walks several segments one after the other; cheaper than [`Self::walk`] for each.
+    ///
+    /// # Errors
+    /// As for [`Self::walk`].
+    pub fn walk_all<'s>(
+        &self,
+        segments: impl IntoIterator<Item = &'s Segment>,
+        progress: &Progress,
+        mut visit: impl FnMut(&Segment, Object) -> ControlFlow<()>,
+    ) -> Result<Damage, Error> {
+        let mut walker = self.walker(self.heap()?, progress);
+        for segment in segments {
+            let flow = walker.segment(segment, |address, slot, size| {
+                visit(segment, Object { address, table: slot.table, size })
+            })?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(walker.damage)
+    }
+
+    /// Counts the objects of some segments by type, on several threads.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`].
+    pub fn count(&self, segments: &[Segment], threads: usize, progress: &Progress) -> Result<Statistics, Error> {
+        let heap = self.heap()?;
+        progress.start(segments.iter().map(Segment::len).sum());
+        walk::count(&|| self.walker(heap, progress), segments, threads)
+    }
+
+    /// All GC handles that are not null.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] or [`Error::Damaged`].
+    pub fn handles(&self) -> Result<Vec<Handle>, Error> {
+        handles::read(self.target, &self.layout.handles, self.heap()?)
+    }
+
+    /// The finalizer queues, one for each heap.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] or [`Error::Damaged`].
+    pub fn finalizer_queues(&self) -> Result<Vec<FinalizerQueue>, Error> {
+        finalizer::read(self.target, self.heap()?)
+    }
+
+    /// The roots in the order handles, finalizer queue, thread statics, stacks.
+    ///
+    /// # Errors
+    /// Those of the parts.
+    pub fn roots(&self, stacks: StackRoots, progress: &Progress) -> Result<Vec<Root>, Error> {
+        let mut roots: Vec<Root> = self
+            .handles()?
+            .iter()
+            .filter(|handle| handle.kind.is_strong())
+            .map(|handle| Root {
+                address: handle.address,
+                object: handle.object,
+                kind: RootKind::Handle { handle: handle.kind },
+            })
+            .collect();
+        for queue in self.finalizer_queues()? {
+            for part in [&queue.critical_ready, &queue.ready] {
+                roots.extend(part.objects.iter().enumerate().map(|(i, &object)| Root {
+                    address: part.start + 8 * i as u64,
+                    object,
+                    kind: RootKind::FinalizerQueue,
+                }));
+            }
+        }
+        for thread in &self.threads()?.threads {
+            for (address, object) in threads::thread_static_roots(self.target, thread) {
+                roots.push(Root { address, object, kind: RootKind::ThreadStatic { thread: thread.os_id } });
+            }
+        }
+        if stacks == StackRoots::Conservative {
+            roots.extend(conservative::roots(self, progress)?);
+        }
+        Ok(roots)
+    }
+
+    fn setting<'r>(
+        &'r self,
+        allocator_of: &'r (dyn Fn(&MethodTable) -> u64 + Sync),
+        progress: &'r Progress,
+    ) -> Result<Setting<'r>, Error> {
+        let dependents = self
+            .handles()?
+            .iter()
+            .filter(|handle| handle.kind == HandleKind::Dependent && handle.secondary != 0)
+            .map(|handle| (handle.object, handle.secondary))
+            .collect();
+        Ok(Setting {
+            target: self.target,
+            layout: &self.layout,
+            heap: self.objects_heap()?,
+            free: &self.free,
+            allocator_of,
+            dependents,
+            progress,
+        })
+    }
+
+    /// The `LoaderAllocator` object that the objects of a collectible type keep alive, 0 for none.
+    fn allocator_of(&self, table: &MethodTable) -> u64 {
+        let module = if self.layout.method_table.direct_module {
+            // `MethodTableAuxiliaryData::m_pLoaderModule`
+            self.target.u64(table.auxiliary.wrapping_add(8)).unwrap_or(0)
+        } else {
+            table.module_word
+        };
+        modules::loader_allocator_object(self.target, &self.layout, module).unwrap_or(0)
+    }
+
+    /// Marks everything that `roots` reach and calls `then` with the result.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], [`Error::NoHeap`], those of the handles.
+    pub fn reached<T>(
+        &self,
+        roots: &[Root],
+        progress: &Progress,
+        then: impl FnOnce(&Reached<'_>) -> T,
+    ) -> Result<T, Error> {
+        let allocator_of = |table: &MethodTable| self.allocator_of(table);
+        let setting = self.setting(&allocator_of, progress)?;
+        Ok(then(&reach::closure(&setting, roots.iter().map(|root| root.object), false)?))
+    }
+
+    /// Everything that one object keeps alive, itself first, and calls `then` with it.
+    ///
+    /// # Errors
+    /// As for [`Self::reached`].
+    pub fn closure_of<T>(
+        &self,
+        object: u64,
+        progress: &Progress,
+        then: impl FnOnce(&Reached<'_>) -> T,
+    ) -> Result<T, Error> {
+        let allocator_of = |table: &MethodTable| self.allocator_of(table);
+        let setting = self.setting(&allocator_of, progress)?;
+        Ok(then(&reach::closure(&setting, std::iter::once(object), true)?))
+    }
+
+    /// Paths to `target` from every one of `roots` that reaches it.
+    ///
+    /// # Errors
+    /// As for [`Self::reached`].
+    pub fn paths_to(&self, target: u64, roots: &[Root], progress: &Progress) -> Result<Vec<RootPath>, Error> {
+        let allocator_of = |table: &MethodTable| self.allocator_of(table);
+        let setting = self.setting(&allocator_of, progress)?;
+        reach::paths(&setting, roots, target)
+    }
+
+    /// The managed thread with an operating system id.
+    #[must_use]
+    pub fn thread_by_os_id(&self, id: u32) -> Option<&Thread> {
+        self.threads().ok()?.threads.iter().find(|thread| thread.os_id == id)
+    }
+}

@@ -1,0 +1,131 @@
+//! The types met on a heap, found by method table in a few nanoseconds.
+//!
+//! Almost every object's type is the one before it or one of a few hundred. So: the caller remembers the last, and
+//! this table is an open-addressing hash table whose slots hold all that sizing an object takes; the target's method
+//! table is read once per type.
+
+use dnd_memory::Memory;
+
+use crate::layout::Layout;
+use crate::types::MethodTable;
+
+/// What a heap walk needs of a type, and what it counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// Address of the method table, 0 for an empty slot.
+    pub table: u64,
+    /// Bytes of an object without elements.
+    pub base_size: u32,
+    /// Bytes of an element.
+    pub component_size: u32,
+    /// Objects counted.
+    pub count: u64,
+    /// Bytes counted, each object's size as the runtime has it (not rounded).
+    pub bytes: u64,
+    /// Position in the order in which the types were met; stays the same when the table grows.
+    pub ordinal: u32,
+}
+
+/// Types by method table. Starts small, doubles when half full.
+#[derive(Debug, Clone)]
+pub(crate) struct TypeTable {
+    slots: Vec<Slot>,
+    used: usize,
+    shift: u32,
+}
+
+const FIRST_BITS: u32 = 11;
+/// 2^48 / phi, odd: spreads pointers (Knuth's multiplicative hashing).
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl TypeTable {
+    pub(crate) fn new() -> Self {
+        Self { slots: vec![Slot::default(); 1 << FIRST_BITS], used: 0, shift: 64 - FIRST_BITS }
+    }
+
+    /// Index of a type's slot; reads and checks the method table the first time. `None`: this is none.
+    #[inline]
+    pub(crate) fn find(&mut self, memory: &dyn Memory, layout: &Layout, table: u64) -> Option<usize> {
+        let mask = self.slots.len() - 1;
+        let mut at = (table.wrapping_mul(SPREAD) >> self.shift) as usize & mask;
+        loop {
+            let slot = self.slots.get(at)?;
+            if slot.table == table {
+                return (table != 0).then_some(at);
+            }
+            if slot.table == 0 {
+                return self.insert(memory, layout, table, at);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    #[cold]
+    fn insert(&mut self, memory: &dyn Memory, layout: &Layout, table: u64, at: usize) -> Option<usize> {
+        // The lowest page is never mapped, so small numbers need no look at memory.
+        if table < 0x1000 {
+            return None;
+        }
+        let read = MethodTable::read(memory, layout, table).ok().filter(|t| t.plausible(memory, layout))?;
+        self.add(&read, at)
+    }
+
+    /// Puts in a type that needs no check: the one of free space, whose method table has no class.
+    pub(crate) fn insert_trusted(&mut self, table: &MethodTable) {
+        let mask = self.slots.len() - 1;
+        let mut at = (table.address.wrapping_mul(SPREAD) >> self.shift) as usize & mask;
+        while self.slots.get(at).is_some_and(|slot| slot.table != 0) {
+            at = (at + 1) & mask;
+        }
+        self.add(table, at);
+    }
+
+    fn add(&mut self, table: &MethodTable, at: usize) -> Option<usize> {
+        let slot = self.slots.get_mut(at)?;
+        *slot = Slot {
+            table: table.address,
+            base_size: table.base_size,
+            component_size: table.component_size,
+            count: 0,
+            bytes: 0,
+            ordinal: self.used as u32,
+        };
+        self.used += 1;
+        if 2 * self.used <= self.slots.len() {
+            return Some(at);
+        }
+        self.grow();
+        let mask = self.slots.len() - 1;
+        let mut at = (table.address.wrapping_mul(SPREAD) >> self.shift) as usize & mask;
+        while self.slots.get(at)?.table != table.address {
+            at = (at + 1) & mask;
+        }
+        Some(at)
+    }
+
+    fn grow(&mut self) {
+        let larger = vec![Slot::default(); self.slots.len() * 2];
+        let old = std::mem::replace(&mut self.slots, larger);
+        self.shift -= 1;
+        let mask = self.slots.len() - 1;
+        for slot in old.into_iter().filter(|slot| slot.table != 0) {
+            let mut at = (slot.table.wrapping_mul(SPREAD) >> self.shift) as usize & mask;
+            while self.slots.get(at).is_some_and(|other| other.table != 0) {
+                at = (at + 1) & mask;
+            }
+            if let Some(place) = self.slots.get_mut(at) {
+                *place = slot;
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn slot_mut(&mut self, index: usize) -> Option<&mut Slot> {
+        self.slots.get_mut(index)
+    }
+
+    /// The types met, in no order.
+    pub(crate) fn types(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| slot.count != 0)
+    }
+}
