@@ -61,9 +61,12 @@ fn compile(bench: &Bench, name: &str, source: &Path, text: &str, to: &Path) -> R
         "-debug:portable",
     ]);
     command.args(["-langversion:8", "-warnaserror+"]);
-    for dll in references(bench, own)? {
-        command.arg(format!("-r:{}", dll.display()));
-    }
+    // In a response file: hundreds of them would drown the compiler's message in that of the failed command.
+    let scratch = bench.scratch("references")?;
+    let list = scratch.path().join("references.rsp");
+    let lines: String = references(bench, own)?.iter().map(|dll| format!("-r:\"{}\"\n", dll.display())).collect();
+    fs::write(&list, lines)?;
+    command.arg(format!("@{}", list.display()));
     run::quietly(command.arg(format!("-out:{}", assembly.display())).arg(source))?;
 
     let framework = if text.contains("Microsoft.AspNetCore") { "AspNetCore" } else { "NETCore" };
