@@ -19,7 +19,7 @@ mod map;
 mod runs;
 mod target;
 
-pub use corefile::{AuxEntry, Core, ProcessInfo, SignalInfo, Truncation};
+pub use corefile::{AuxEntry, Core, Createdump, ProcessInfo, SignalInfo, Truncation};
 pub use elf::{ElfFile, ElfImage, ImageError, ProgramHeader, Symbol};
 pub use error::Error;
 pub use files::{FileOptions, FileUse, Verdict, WithFiles};

@@ -1,7 +1,7 @@
 //! PE images: headers, sections, directories. Layout: "PE Format" of Microsoft's documentation; the CLI header is
 //! ECMA-335 II.25.3.3.
 
-use crate::bytes::{u16_at, u32_at, until_nul};
+use crate::bytes::{u16_at, u32_at, u64_at, until_nul};
 use crate::error::Error;
 use crate::token::Guid;
 
@@ -138,6 +138,8 @@ pub struct Pe {
     pub machine: u16,
     /// Time of linking, or a hash in reproducible builds.
     pub time_date_stamp: u32,
+    /// The address that the image was linked for.
+    pub image_base: u64,
     /// Bytes of the loaded image.
     pub size_of_image: u32,
     /// Bytes of all headers.
@@ -201,6 +203,11 @@ impl Pe {
             layout,
             machine: u16_at(&coff, 4).unwrap_or_default(),
             time_date_stamp: u32_at(&coff, 8).unwrap_or_default(),
+            image_base: if is_64_bit {
+                u64_at(&optional, 24).ok_or_else(short)?
+            } else {
+                u32_at(&optional, 28).ok_or_else(short)?.into()
+            },
             size_of_image: u32_at(&optional, 56).ok_or_else(short)?,
             size_of_headers: u32_at(&optional, 60).ok_or_else(short)?,
             is_64_bit,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::bytes::{u32_at, u64_at};
 use crate::error::Error;
 use crate::map::MappedFile;
 use crate::runs::{Run, Runs};
@@ -28,6 +29,17 @@ pub struct Truncation {
     pub segments: usize,
     /// Whether notes (threads, file names) were lost too.
     pub notes: bool,
+}
+
+/// What createdump tells about a dump that it made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Createdump {
+    /// Version of this information.
+    pub version: u32,
+    /// Where the EXCEPTION_RECORD of a crash is.
+    pub exception_record: Option<u64>,
+    /// Where the module with the runtime begins: libcoreclr.so or a single-file app.
+    pub runtime_base: Option<u64>,
 }
 
 /// An ELF core file of a 64-bit little-endian process, mapped into memory.
@@ -163,6 +175,25 @@ impl Core {
     #[must_use]
     pub fn auxv(&self) -> &[AuxEntry] {
         &self.notes.auxv
+    }
+
+    /// What createdump adds to its dumps (.NET 6 and later); `None` for dumps of other makers.
+    #[must_use]
+    pub fn createdump(&self) -> Option<Createdump> {
+        // SpecialDiagInfo, dotnet/runtime src/coreclr/inc/specialdiaginfo.h: signature char[16], version i32 @16,
+        // address of an exception record @24, from version 2 on the runtime's base address @32.
+        const ADDRESS: u64 = 0x7fff_fff1_0000;
+        let bytes = self.slice(ADDRESS, 32)?;
+        if !bytes.starts_with(b"DIAGINFOHEADER\0") {
+            return None;
+        }
+        let version = u32_at(bytes, 16)?;
+        let present = |value: &u64| *value != 0;
+        Some(Createdump {
+            version,
+            exception_record: u64_at(bytes, 24).filter(present),
+            runtime_base: self.u64(ADDRESS + 32).ok().filter(|_| version >= 2).filter(present),
+        })
     }
 
     /// Asks the system to bring the bytes at `start..start+len` into memory now, as far as they are in the file in

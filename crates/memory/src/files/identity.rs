@@ -2,10 +2,10 @@
 
 use dnd_metadata::{Layout, Pe, directory};
 
-use super::Verdict;
-use crate::bytes::{u16_at, u32_at};
+use super::{Verdict, bundle};
+use crate::bytes::{u32_at, u64_at};
 use crate::corefile::Core;
-use crate::elf::{ElfImage, PT_LOAD, Raw};
+use crate::elf::{ElfImage, Raw};
 use crate::map::MappedFile;
 use crate::runs::Run;
 use crate::target::{FileMapping, Memory};
@@ -78,31 +78,40 @@ fn check_elf(
         (Ok(None), _) => without_proof(unchecked, "the loaded image has no build-id")?,
         (Err(_), _) => without_proof(unchecked, "the dump lacks the image's headers")?,
     };
-    let relro = image.relro();
     let mut ranges = Vec::new();
-    for (span, header) in image.segments() {
-        let overlaps_relro =
-            relro.as_ref().is_some_and(|relro| relro.start < span.end && span.start < relro.end);
-        if header.kind != PT_LOAD || header.permissions().write || overlaps_relro {
-            continue;
-        }
-        for mapping in mappings {
-            // Whole pages are mapped: what lies before and behind the segment in its pages is the file's, too.
-            let (start, end) = (mapping.start.max(span.start & !0xfff), mapping.end.min(page_up(span.end)));
-            let Some(offset) =
-                start.checked_sub(mapping.start).and_then(|into| mapping.offset.checked_add(into))
-            else {
-                continue;
-            };
-            // The same byte of the file by the segment and by the mapping, or the two don't belong together.
-            let expected = header.offset.wrapping_add(start.wrapping_sub(span.start));
-            let end = end.min(start.saturating_add((bytes.len() as u64).saturating_sub(offset)));
-            if start < end && offset == expected {
-                ranges.push(Run { start, end, offset });
-            }
+    let mut others = Vec::new();
+    for mapping in mappings {
+        match segment_run(&image, mapping, bytes) {
+            Some(Some(run)) => ranges.push(run),
+            Some(None) => {}
+            None => others.push(mapping),
         }
     }
+    if !others.is_empty() && bundle::is_same(core, &image, bytes) {
+        ranges.extend(others.iter().filter_map(|mapping| bundle::readable(core, mapping, bytes)));
+    }
     Ok(Checked { verdict, ranges: tidy(ranges) })
+}
+
+/// A piece of a read-only segment that is mapped apart from the rest has other rights than it, or had them once:
+/// single-file hosts change a page of their constants so. Pieces up to this size are not taken from the file.
+const SMALL_PIECE: u64 = 0x1_0000;
+
+/// Which bytes of a mapping of an ELF segment are still those of the file; `None` when it is of no segment.
+fn segment_run(image: &ElfImage, mapping: &FileMapping, bytes: &[u8]) -> Option<Option<Run>> {
+    let (span, header) = image.segments().find(|(span, header)| {
+        // The same byte of the file by the segment and by the mapping, or the two don't belong together.
+        let expected = header.offset.wrapping_add(mapping.start.wrapping_sub(span.start));
+        (span.start & !0xfff) <= mapping.start && mapping.start < span.end && mapping.offset == expected
+    })?;
+    let relro = image.relro().is_some_and(|relro| relro.start < span.end && span.start < relro.end);
+    // Whole pages are mapped: what lies before and behind the segment in its pages is the file's, too.
+    let end = mapping.end.min(page_up(span.end));
+    let end = end.min(mapping.start.saturating_add((bytes.len() as u64).saturating_sub(mapping.offset)));
+    let whole = mapping.start == span.start & !0xfff && mapping.end >= span.end;
+    let small = !whole && mapping.end - mapping.start <= SMALL_PIECE;
+    let usable = !header.permissions().write && !relro && !small && mapping.start < end;
+    Some(usable.then_some(Run { start: mapping.start, end, offset: mapping.offset }))
 }
 
 fn page_up(addr: u64) -> u64 {
@@ -129,6 +138,11 @@ fn check_pe(
 ) -> Result<Checked, String> {
     let file = Pe::parse(bytes, Layout::File).map_err(|e| e.to_string())?;
     let in_dump = |at: u64, buf: &mut [u8]| core.read(base.wrapping_add(at), buf).is_ok();
+    let relocations = Relocations::read(&file, bytes)?;
+    // A file that is mapped whole is only read; one that is loaded is mapped in parts, and relocated.
+    let len = bytes.len() as u64;
+    let whole = |mapping: &&&FileMapping| mapping.offset == 0 && mapping.end - mapping.start == page_up(len);
+    let flat = mappings.iter().find(whole).filter(|_| mappings.len() == 1).is_some();
     let verdict = match Pe::parse(&in_dump, Layout::Mapped) {
         Ok(loaded) => {
             let [ours, theirs] = [&file, &loaded].map(|pe| (pe.time_date_stamp, pe.size_of_image));
@@ -141,36 +155,31 @@ fn check_pe(
             Verdict::Used(format!("same time stamp {:08x} and image size {:#x}", ours.0, ours.1))
         }
         Err(dnd_metadata::Error::Missing { .. }) => {
-            without_proof(unchecked, "the dump lacks the image's headers")?
+            let (same, all) = if flat { (0, 0) } else { relocations.compare(core, base, &file, bytes) };
+            if same >= MIN_WORDS && same >= all / 2 {
+                Verdict::Used(format!("{same} of {all} relocated words are those of the file"))
+            } else if all >= MIN_WORDS {
+                return Err(format!("only {same} of {all} relocated words are those of the file"));
+            } else if mappings.iter().any(|m| m.offset.saturating_add(m.end - m.start) > page_up(len)) {
+                return Err(format!("it has {len} bytes, the target had mapped more"));
+            } else {
+                without_proof(unchecked, "the dump lacks the image's headers")?
+            }
         }
         Err(e) => return Err(format!("what the target had loaded is no PE image any more: {e}")),
     };
-    // In file offsets, so that it holds for both layouts: what is written to or relocated after loading.
-    let mut changed: Vec<(u64, u64)> = file
-        .sections
-        .iter()
-        .filter(|section| section.is_writable())
-        .map(|section| {
-            (section.raw_offset.into(), u64::from(section.raw_offset) + u64::from(section.raw_size))
-        })
-        .collect();
-    relocated_pages(&file, bytes, &mut changed).map_err(str::to_owned)?;
-    changed.sort_unstable();
+    let changed = if flat { Vec::new() } else { changed_parts(&file, &relocations) };
     let mut ranges = Vec::new();
     for mapping in mappings {
         let mut at = mapping.offset;
-        let size = mapping.end - mapping.start;
-        let end = mapping.offset.saturating_add(size).min(bytes.len() as u64);
+        let end = mapping.offset.saturating_add(mapping.end - mapping.start).min(len);
         let mut keep = |from: u64, to: u64| {
             if from < to {
                 let start = mapping.start + (from - mapping.offset);
                 ranges.push(Run { start, end: start + (to - from), offset: from });
             }
         };
-        for &(from, to) in &changed {
-            if to <= at || from >= end {
-                continue;
-            }
+        for &(from, to) in changed.iter().filter(|&&(from, to)| from < end && to > mapping.offset) {
             keep(at, from);
             at = at.max(to);
         }
@@ -179,29 +188,70 @@ fn check_pe(
     Ok(Checked { verdict, ranges: tidy(ranges) })
 }
 
-/// Adds the pages, in file offsets, that base relocations touch.
-fn relocated_pages(pe: &Pe, bytes: &[u8], out: &mut Vec<(u64, u64)>) -> Result<(), &'static str> {
-    let Some(table) = pe.directory(directory::RELOCATIONS) else { return Ok(()) };
-    let damaged = "its base relocations are damaged";
-    let start = pe.offset(table.rva).and_then(|at| usize::try_from(at).ok()).ok_or(damaged)?;
-    let mut blocks = bytes.get(start..).and_then(|rest| rest.get(..table.size as usize)).ok_or(damaged)?;
-    while let (Some(page), Some(size)) = (u32_at(blocks, 0), u32_at(blocks, 4)) {
-        // The table may end with zeros up to its size.
-        if size == 0 {
-            break;
+/// Relocated words that must be equal to take an image without its headers for the one of a file. The runtime
+/// itself changes some of them (the cells of imports), so not all will be.
+const MIN_WORDS: usize = 16;
+
+/// In file offsets, so that it holds for both layouts: what is written to or relocated after loading.
+fn changed_parts(pe: &Pe, relocations: &Relocations) -> Vec<(u64, u64)> {
+    let writable = pe.sections.iter().filter(|section| section.is_writable());
+    let mut parts: Vec<(u64, u64)> = writable
+        .map(|section| {
+            (section.raw_offset.into(), u64::from(section.raw_offset) + u64::from(section.raw_size))
+        })
+        .collect();
+    for &(page, _) in &relocations.blocks {
+        // A word that begins on this page may end on the next one.
+        for rva in [Some(page), page.checked_add(0x1000)].into_iter().flatten() {
+            parts.extend(pe.offset(rva).map(|offset| (offset, offset + 0x1000)));
         }
-        let block = blocks.get(..size as usize).filter(|block| block.len() >= 8).ok_or(damaged)?;
-        let entries = block.get(8..).unwrap_or_default().as_chunks::<2>().0;
-        // Kind 0 only fills up.
-        if entries.iter().any(|entry| u16_at(entry, 0).unwrap_or_default() >> 12 != 0) {
-            // A word that begins on this page may end on the next one.
-            for rva in [Some(page), page.checked_add(0x1000)].into_iter().flatten() {
-                if let Some(offset) = pe.offset(rva) {
-                    out.push((offset, offset + 0x1000));
-                }
+    }
+    parts.sort_unstable();
+    parts
+}
+
+/// The base relocations of a PE file: pages, and the words in them.
+struct Relocations<'a> {
+    blocks: Vec<(u32, &'a [[u8; 2]])>,
+}
+
+impl<'a> Relocations<'a> {
+    fn read(pe: &Pe, bytes: &'a [u8]) -> Result<Self, String> {
+        let mut out = Self { blocks: Vec::new() };
+        let Some(table) = pe.directory(directory::RELOCATIONS) else { return Ok(out) };
+        let damaged = || "its base relocations are damaged".to_owned();
+        let start = pe.offset(table.rva).and_then(|at| usize::try_from(at).ok()).ok_or_else(damaged)?;
+        let blocks = bytes.get(start..).and_then(|rest| rest.get(..table.size as usize));
+        let mut blocks = blocks.ok_or_else(damaged)?;
+        while let (Some(page), Some(size)) = (u32_at(blocks, 0), u32_at(blocks, 4)) {
+            // The table may end with zeros up to its size.
+            if size == 0 {
+                break;
+            }
+            let block = blocks.get(..size as usize).and_then(|block| block.get(8..)).ok_or_else(damaged)?;
+            out.blocks.push((page, block.as_chunks().0));
+            blocks = blocks.get(size as usize..).unwrap_or_default();
+        }
+        Ok(out)
+    }
+
+    /// How many of the relocated 64-bit words that the dump has are the file's, moved to `base`; and how many it has.
+    fn compare(&self, core: &Core, base: u64, pe: &Pe, bytes: &[u8]) -> (usize, usize) {
+        const DIR64: u16 = 10;
+        let moved = base.wrapping_sub(pe.image_base);
+        let (mut same, mut all) = (0, 0);
+        for (page, entries) in &self.blocks {
+            for entry in
+                entries.iter().map(|entry| u16::from_le_bytes(*entry)).filter(|entry| entry >> 12 == DIR64)
+            {
+                let Some(rva) = page.checked_add((entry & 0xfff).into()) else { continue };
+                let Ok(loaded) = core.u64(base.wrapping_add(rva.into())) else { continue };
+                let offset = pe.offset(rva).and_then(|offset| usize::try_from(offset).ok());
+                let Some(word) = offset.and_then(|offset| u64_at(bytes, offset)) else { continue };
+                all += 1;
+                same += usize::from(word.wrapping_add(moved) == loaded);
             }
         }
-        blocks = blocks.get(size as usize..).unwrap_or_default();
+        (same, all)
     }
-    Ok(())
 }

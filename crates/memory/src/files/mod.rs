@@ -1,12 +1,15 @@
 //! The module files of this machine behind a dump that lacks their pages.
 
+mod bundle;
 mod identity;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 
+use self::identity::Checked;
 use crate::corefile::{Core, read_by_runs};
 use crate::map::MappedFile;
 use crate::runs::Run;
@@ -72,8 +75,13 @@ struct Loaded {
 }
 
 /// A core with the module files of this machine behind it: read-only pages that the dump left out are taken from
-/// the file that the target had mapped there, if it is the same file. ELF images are compared by build-id, PE
-/// images by time stamp and size of image. Writable and relocated parts never come from a file.
+/// the file that the target had mapped there, if it is the same file. ELF images are compared by build-id (single-file
+/// apps also by where their bundle is), PE images by time stamp and size of image, or, when the dump lacks their
+/// headers, by their relocated words. Writable and relocated parts never come from a file.
+///
+/// One thing can't be seen: constants that the process made writable, changed and made read-only again, when the
+/// dump's maker left the page out (the kernel and gdb don't, createdump does). Small pieces of a segment that are
+/// mapped apart are therefore left out here, too.
 ///
 /// A file is opened when the first byte of it is asked for. [`WithFiles::uses`] tells what was used and refused.
 pub struct WithFiles {
@@ -91,20 +99,29 @@ impl WithFiles {
     #[must_use]
     pub fn new(core: Core, options: FileOptions) -> Self {
         let mut images: Vec<Image> = Vec::new();
-        let mut newest: std::collections::HashMap<PathBuf, usize> = std::collections::HashMap::new();
-        let owners = core.mappings().iter().map(|mapping| {
+        let mut first: HashMap<&Path, usize> = HashMap::new();
+        let mut newest: HashMap<&Path, usize> = HashMap::new();
+        let mut owners = Vec::new();
+        for mapping in core.mappings() {
             // An image begins where the file's first byte is mapped; what follows of the same file belongs to it.
-            if mapping.offset == 0 {
-                newest.insert(mapping.path.clone(), images.len());
+            // The first section of a loaded PE image may be mapped from the file's start, too, behind the headers.
+            let before = newest.get(mapping.path.as_path()).and_then(|&image| images.get(image));
+            let behind_headers = before.is_some_and(|before| mapping.start - before.base <= MAX_HEADERS);
+            if mapping.offset == 0 && !behind_headers && is_module(&mapping.path) {
+                first.entry(&mapping.path).or_insert(images.len());
+                newest.insert(&mapping.path, images.len());
                 images.push(Image {
                     base: mapping.start,
                     path: mapping.path.clone(),
                     state: OnceLock::new(),
                 });
             }
-            newest.get(&mapping.path).copied()
-        });
-        let owners = owners.collect();
+            owners.push(newest.get(mapping.path.as_path()).copied());
+        }
+        // Parts of a single-file app may be mapped below its first byte.
+        for (owner, mapping) in owners.iter_mut().zip(core.mappings()) {
+            *owner = owner.or_else(|| first.get(mapping.path.as_path()).copied());
+        }
         Self { core, options, images, owners, asked: Mutex::default() }
     }
 
@@ -126,7 +143,14 @@ impl WithFiles {
             })
         });
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        images.chain(asked.iter().cloned()).collect()
+        let mut uses: Vec<FileUse> = Vec::new();
+        // A DLL can be mapped twice: as a file and loaded.
+        for used in images.chain(asked.iter().cloned()) {
+            if !uses.contains(&used) {
+                uses.push(used);
+            }
+        }
+        uses
     }
 
     /// The file on this machine of the image that begins at `base`, when it is the one that was loaded: for
@@ -174,14 +198,10 @@ impl WithFiles {
         Some(image.state.get_or_init(|| self.load(image)))
     }
 
-    fn mappings_of(&self, base: u64) -> impl Iterator<Item = &FileMapping> {
-        let image = self.images.iter().position(|image| image.base == base);
-        self.core
-            .mappings()
-            .iter()
-            .zip(&self.owners)
-            .filter(move |(_, owner)| **owner == image)
-            .map(|(m, _)| m)
+    fn mappings_of(&self, image: &Image) -> Vec<&FileMapping> {
+        let index = self.images.iter().position(|other| other.base == image.base);
+        let pairs = self.core.mappings().iter().zip(&self.owners);
+        pairs.filter(|(_, owner)| **owner == index).map(|(mapping, _)| mapping).collect()
     }
 
     fn load(&self, image: &Image) -> Loaded {
@@ -195,17 +215,32 @@ impl WithFiles {
                     continue;
                 }
             };
-            let mappings: Vec<&FileMapping> = self.mappings_of(image.base).collect();
-            match identity::check(&self.core, image.base, &mappings, &map, self.options.unchecked) {
-                Ok(identity::Checked { verdict, ranges }) => {
+            match self.check(image, &map) {
+                Ok(Checked { verdict, ranges }) => {
                     return Loaded { file: Some((path, map)), verdict, ranges };
                 }
-                Err(reason) => {
-                    result.verdict = Verdict::Refused(format!("{}: {reason}", path.display()));
-                }
+                Err(reason) => result.verdict = Verdict::Refused(format!("{}: {reason}", path.display())),
             }
         }
         result
+    }
+
+    fn check(&self, image: &Image, map: &MappedFile) -> Result<Checked, String> {
+        let check = |image: &Image, unchecked| {
+            identity::check(&self.core, image.base, &self.mappings_of(image), map, unchecked)
+        };
+        let refused = match check(image, false) {
+            Err(reason) => reason,
+            checked => return checked,
+        };
+        // The runtime maps a ReadyToRun assembly twice, as a file and loaded; what proves one proves the other.
+        let others = self.images.iter().filter(|other| other.path == image.path && other.base != image.base);
+        let proof = others.filter_map(|other| check(other, false).ok()).map(|checked| checked.verdict).next();
+        if proof.is_none() && !self.options.unchecked {
+            return Err(refused);
+        }
+        let checked = check(image, true)?;
+        Ok(Checked { verdict: proof.unwrap_or(checked.verdict), ranges: checked.ranges })
     }
 
     /// The bytes of a file that stand for `addr`, up to where the dump has bytes again.
@@ -227,6 +262,14 @@ impl WithFiles {
         };
         find().unwrap_or_default()
     }
+}
+
+/// How far behind an image's base its first section is mapped: sections of ReadyToRun images are aligned to 64 KB.
+const MAX_HEADERS: u64 = 0x1_0000;
+
+/// Whether a path can be that of a module: no device, no anonymous file.
+fn is_module(path: &Path) -> bool {
+    path.is_absolute() && !["/memfd:", "/dev/", "/SYSV"].iter().any(|p| path.to_string_lossy().starts_with(p))
 }
 
 /// Where the file that the target knew as `path` may be.
