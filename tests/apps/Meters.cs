@@ -1,0 +1,52 @@
+// references: 8.0.4
+// System.Diagnostics.Metrics instruments of every kind with known values, in the meter "Bench.Meter" 1.2.3.
+//   bench.done     Counter<long>              +2 with kind=a, +3 with kind=b, a step
+//   bench.level    UpDownCounter<int>         +5 a step, and -1: the level is 4 * steps
+//   bench.sizes    Histogram<double>          1.0 to 100.0 a step: percentiles 50, 95, 99
+//   bench.gauge    ObservableGauge<int>       7 in room=red, 9 in room=blue
+//   bench.total    ObservableCounter<long>    100 * steps
+//   bench.balance  ObservableUpDownCounter<double>   -1.5 * steps
+// and "Bench.Tagged" with meter and instrument tags (8 and later). A step is made by every line on stdin; it answers `stepped N`.
+using System;
+using System.Collections.Generic;
+using System.Diagnostics.Metrics;
+
+namespace Bench
+{
+    static class Program
+    {
+        static KeyValuePair<string, object> Tag(string key, object value) => new KeyValuePair<string, object>(key, value);
+
+        static int Main()
+        {
+            int steps = 0;
+            var meter = new Meter("Bench.Meter", "1.2.3");
+            var done = meter.CreateCounter<long>("bench.done", "{item}", "Items done");
+            var level = meter.CreateUpDownCounter<int>("bench.level", "{item}", "Items waiting");
+            var sizes = meter.CreateHistogram<double>("bench.sizes", "By", "Sizes of items");
+            meter.CreateObservableGauge("bench.gauge", () => new[]
+            {
+                new Measurement<int>(7, Tag("room", "red")), new Measurement<int>(9, Tag("room", "blue")),
+            }, "Cel", "Temperature");
+            meter.CreateObservableCounter("bench.total", () => 100L * steps, "s", "Total time");
+            meter.CreateObservableUpDownCounter("bench.balance", () => -1.5 * steps);
+            var tagged = new Meter("Bench.Tagged", "2", new[] { Tag("region", "eu"), Tag("esc", "\u001b[31m") }, null);
+            var hits = tagged.CreateCounter<int>("bench.hits", null, null, new[] { Tag("shard", 3) });
+
+            Console.WriteLine("ready " + Environment.ProcessId + " {\"meter\":\"Bench.Meter\",\"version\":\"" + Environment.Version + "\"}");
+            while (Console.ReadLine() != null)
+            {
+                steps++;
+                done.Add(2, Tag("kind", "a"));
+                done.Add(3, Tag("kind", "b"));
+                level.Add(5);
+                level.Add(-1);
+                for (int i = 1; i <= 100; i++) sizes.Record(i);
+                hits.Add(1);
+                Console.WriteLine("stepped " + steps);
+            }
+            GC.KeepAlive(meter);
+            return 0;
+        }
+    }
+}
