@@ -46,6 +46,12 @@ impl Endpoint {
         }
     }
 
+    /// The socket's path as it was given: for one in another root, as that process sees it.
+    #[must_use]
+    pub fn inner_path(&self) -> &Path {
+        &self.path
+    }
+
     /// The process that must be listening, if that is known.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.pid

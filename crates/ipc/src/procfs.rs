@@ -52,6 +52,8 @@ pub struct Status {
     pub uid: u32,
     /// Pid of the process that traces it, or 0.
     pub tracer: u32,
+    /// Bytes of memory that are resident and not of a file; unknown before Linux 4.5.
+    pub anonymous: Option<u64>,
 }
 
 impl ProcFs {
@@ -250,7 +252,10 @@ fn parse_status(bytes: &[u8]) -> Option<Status> {
     let tracer = numbers("TracerPid:").and_then(|t| t.first().copied()).unwrap_or(0);
     // Kernels before 4.1 have no NSpid.
     let ns_pids = numbers("NSpid:").filter(|pids| !pids.is_empty()).unwrap_or(own);
-    Some(Status { ns_pids, uid, tracer })
+    let anonymous = field("RssAnon:")
+        .and_then(|text| text.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+        .and_then(|kb| kb.checked_mul(1024));
+    Some(Status { ns_pids, uid, tracer, anonymous })
 }
 
 #[cfg(test)]
@@ -286,10 +291,16 @@ mod tests {
 
     #[test]
     fn namespaces() {
-        let text = b"Name:\tx\nPid:\t900\nTracerPid:\t0\nUid:\t1\t2\t3\t4\nNSpid:\t900\t30\t1\n";
-        assert_eq!(parse_status(text), Some(Status { ns_pids: vec![900, 30, 1], uid: 2, tracer: 0 }));
+        let text = b"Name:\tx\nPid:\t900\nTracerPid:\t0\nUid:\t1\t2\t3\t4\nNSpid:\t900\t30\t1\nRssAnon:\t    2048 kB\n";
+        assert_eq!(
+            parse_status(text),
+            Some(Status { ns_pids: vec![900, 30, 1], uid: 2, tracer: 0, anonymous: Some(2 << 20) })
+        );
         let old = b"Name:\tx\nPid:\t900\nTracerPid:\t7\nUid:\t1\t2\t3\t4\n";
-        assert_eq!(parse_status(old), Some(Status { ns_pids: vec![900], uid: 2, tracer: 7 }));
+        assert_eq!(
+            parse_status(old),
+            Some(Status { ns_pids: vec![900], uid: 2, tracer: 7, anonymous: None })
+        );
     }
 
     #[test]

@@ -1,0 +1,448 @@
+//! The transport against servers that behave, and servers that don't. No server here is a runtime: what is tested is
+//! what this side does, above all that it ends.
+
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+use std::io::{Read, Write};
+use std::num::NonZeroU32;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use dnd_contract::{Explain, Kind};
+use dnd_ipc::codec::Request;
+use dnd_ipc::{
+    Connection, DumpFlags, DumpRequest, DumpType, Endpoint, Error, EventLevel, HResult, Provider, Rundown,
+    SessionId, SessionRequest, generate_core_dump, process_environment, process_info,
+    set_environment_variable, start_session,
+};
+use tokio::io::AsyncReadExt;
+
+/// Longer than anything takes that works.
+const LONG: Duration = Duration::from_secs(60);
+/// For servers that never answer.
+const SHORT: Duration = Duration::from_millis(50);
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("dnd-ipc-{}-{id}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server that handles `connections` connections with `handle`, one after the other.
+fn serve<T: Send + 'static>(
+    path: &Path,
+    connections: usize,
+    mut handle: impl FnMut(usize, UnixStream) -> T + Send + 'static,
+) -> JoinHandle<Vec<T>> {
+    let listener = UnixListener::bind(path).unwrap();
+    thread::spawn(move || (0..connections).map(|n| handle(n, listener.accept().unwrap().0)).collect())
+}
+
+/// Reads a request: command set, command id, payload.
+fn request(stream: &mut UnixStream) -> (u8, u8, Vec<u8>) {
+    let mut head = [0; 20];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head[..14], b"DOTNET_IPC_V1\0");
+    let mut payload = vec![0; usize::from(u16::from_le_bytes([head[14], head[15]])) - 20];
+    stream.read_exact(&mut payload).unwrap();
+    (head[16], head[17], payload)
+}
+
+fn message(set: u8, id: u8, payload: &[u8]) -> Vec<u8> {
+    let size = u16::try_from(20 + payload.len()).unwrap().to_le_bytes();
+    [b"DOTNET_IPC_V1\0".as_slice(), &size, &[set, id, 0, 0], payload].concat()
+}
+
+fn ok(payload: &[u8]) -> Vec<u8> {
+    message(0xff, 0, payload)
+}
+
+fn refusal(code: u32) -> Vec<u8> {
+    message(0xff, 0xff, &code.to_le_bytes())
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let units: Vec<u16> = text.encode_utf16().chain([0]).collect();
+    let mut out = u32::try_from(units.len()).unwrap().to_le_bytes().to_vec();
+    out.extend(units.iter().flat_map(|u| u.to_le_bytes()));
+    out
+}
+
+fn info_1() -> Vec<u8> {
+    let mut out = 7u64.to_le_bytes().to_vec();
+    out.extend([1; 16]);
+    for text in ["/app/x", "Linux", "x64"] {
+        out.extend(string(text));
+    }
+    out
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+fn session() -> SessionRequest {
+    SessionRequest {
+        buffer_mb: NonZeroU32::MIN,
+        providers: vec![Provider::new("P", 1, EventLevel::Verbose)],
+        rundown: Rundown::None,
+        stacks: true,
+    }
+}
+
+#[test]
+fn older_commands_follow_newer_ones() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 3, |_, mut stream| {
+        let (set, id, payload) = request(&mut stream);
+        assert!(payload.is_empty());
+        let answer = if id == 0 { ok(&info_1()) } else { refusal(0x8013_1385) };
+        stream.write_all(&answer).unwrap();
+        (set, id)
+    });
+    let info = block_on(process_info(&Endpoint::new(&path), LONG)).unwrap().unwrap();
+    assert_eq!((info.pid, info.command_line.as_str(), info.runtime_version), (7, "/app/x", None));
+    assert_eq!(server.join().unwrap(), [(4, 8), (4, 4), (4, 0)]);
+}
+
+#[test]
+fn net_core_3_knows_none_of_them() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 3, |_, mut stream| {
+        request(&mut stream);
+        stream.write_all(&refusal(0x8013_1385)).unwrap();
+    });
+    assert_eq!(block_on(process_info(&Endpoint::new(&path), LONG)).unwrap(), None);
+    server.join().unwrap();
+}
+
+#[test]
+fn an_answer_in_single_bytes_is_an_answer() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 2, |n, mut stream| {
+        request(&mut stream);
+        let answer = if n == 1 {
+            ok(&[&info_1()[..], &string("x"), &string("8.0.4")].concat())
+        } else {
+            refusal(0x8013_1385)
+        };
+        for byte in answer {
+            stream.write_all(&[byte]).unwrap();
+        }
+    });
+    let info = block_on(process_info(&Endpoint::new(&path), LONG)).unwrap().unwrap();
+    assert_eq!(info.runtime_version.as_deref(), Some("8.0.4"));
+    server.join().unwrap();
+}
+
+#[test]
+fn truncated_everywhere() {
+    let whole = ok(&[&1u32.to_le_bytes()[..], &info_1(), &string("x"), &string("8"), &string("r")].concat());
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let answer = whole.clone();
+    let server = serve(&path, whole.len() + 1, move |n, mut stream| {
+        request(&mut stream);
+        stream.write_all(&answer[..n]).unwrap();
+    });
+    block_on(async {
+        for n in 0..whole.len() {
+            let error = process_info(&Endpoint::new(&path), LONG).await.unwrap_err();
+            assert!(matches!(error, Error::Closed { .. }), "{n}: {error}");
+        }
+        assert!(process_info(&Endpoint::new(&path), LONG).await.unwrap().is_some());
+    });
+    server.join().unwrap();
+}
+
+#[test]
+fn garbage_is_called_so() {
+    let answers: Vec<(Vec<u8>, &str)> = vec![
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), "not of the diagnostics protocol"),
+        (vec![0; 4096], "not of the diagnostics protocol"),
+        (message(4, 8, &[]), "unknown kind"),
+        (b"DOTNET_IPC_V1\0\x05\0\xff\0\0\0".to_vec(), "5 bytes long"),
+        (message(0xff, 0xff, &[1]), "ends inside"),
+        (ok(&[0xff; 64]), "ends inside"),
+        (ok(&[]), "ends inside"),
+    ];
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let bytes: Vec<_> = answers.iter().map(|(bytes, _)| bytes.clone()).collect();
+    let server = serve(&path, answers.len(), move |n, mut stream| {
+        request(&mut stream);
+        // The other side closes as soon as it has seen enough.
+        let _ = stream.write_all(&bytes[n]);
+    });
+    block_on(async {
+        for (_, words) in &answers {
+            let error = process_info(&Endpoint::new(&path), LONG).await.unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains(words), "{cause}");
+            assert_eq!(error.kind(), Kind::Corrupt);
+        }
+    });
+    server.join().unwrap();
+}
+
+#[test]
+fn silence_ends_and_the_connection_is_closed() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 2, |n, mut stream| {
+        request(&mut stream);
+        if n == 1 {
+            stream.write_all(&ok(&info_1())[..30]).unwrap();
+        }
+        // Reads the end of the connection, which comes when the other side gives up.
+        stream.read(&mut [0]).unwrap()
+    });
+    block_on(async {
+        for _ in 0..2 {
+            let error = process_info(&Endpoint::new(&path), SHORT).await.unwrap_err();
+            assert!(matches!(error, Error::NoAnswer { command: "ProcessInfo3", .. }), "{error}");
+            assert!(!error.hints().is_empty());
+        }
+    });
+    assert_eq!(server.join().unwrap(), [0, 0]);
+}
+
+#[test]
+fn nobody_listens() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let missing = block_on(Connection::connect(&Endpoint::new(&path))).unwrap_err();
+    assert_eq!(missing.kind(), Kind::NotFound);
+    drop(UnixListener::bind(&path).unwrap());
+    let stale = block_on(Connection::connect(&Endpoint::new(&path))).unwrap_err();
+    assert_eq!(stale.kind(), Kind::NotFound);
+    assert!(stale.to_string().contains(path.to_str().unwrap()));
+}
+
+#[test]
+fn a_path_longer_than_an_address() {
+    let dir = Dir::new();
+    let deep = dir.0.join("x".repeat(100)).join("y".repeat(100));
+    std::fs::create_dir_all(&deep).unwrap();
+    // The server has the same trouble: it binds nearby, and the socket is moved.
+    let near = dir.0.join("s");
+    let server = serve(&near, 1, |_, mut stream| {
+        request(&mut stream);
+        stream.write_all(&refusal(0x8000_4005)).unwrap();
+    });
+    let path = deep.join("s");
+    std::fs::rename(near, &path).unwrap();
+    assert!(path.as_os_str().len() > 107);
+    let error = block_on(process_info(&Endpoint::new(&path), LONG)).unwrap_err();
+    assert!(matches!(error, Error::Refused { code: HResult::FAIL, .. }), "{error}");
+    server.join().unwrap();
+}
+
+#[test]
+fn another_process_listens() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let own = std::process::id();
+    let server = serve(&path, 2, |_, stream| drop(stream));
+    let endpoint = Endpoint::new(&path);
+    let error = block_on(Connection::connect(&endpoint.clone().of_process(own + 1))).unwrap_err();
+    assert!(matches!(error, Error::Impostor { found, .. } if found == own), "{error}");
+    assert!(block_on(Connection::connect(&endpoint.of_process(own))).is_ok());
+    server.join().unwrap();
+}
+
+#[test]
+fn a_request_arrives_whole() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 1, |_, mut stream| {
+        // One read sees all of it: it was one write.
+        let mut buf = vec![0; 65536];
+        let n = stream.read(&mut buf).unwrap();
+        stream.write_all(&ok(&[0; 4])).unwrap();
+        n
+    });
+    let value = "v".repeat(30_000);
+    block_on(set_environment_variable(&Endpoint::new(&path), "N", Some(&value))).unwrap();
+    assert_eq!(server.join().unwrap(), [20 + 8 + 4 + 60_002]);
+}
+
+#[test]
+fn an_environment_that_lies_about_its_size() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 3, |n, mut stream| {
+        request(&mut stream);
+        let vars = [&2u32.to_le_bytes()[..], &string("A=1"), &string("B=2")].concat();
+        let len = if n == 1 { u32::MAX } else { u32::try_from(vars.len()).unwrap() };
+        stream.write_all(&ok(&[&len.to_le_bytes()[..], &[0, 0]].concat())).unwrap();
+        let sent = if n == 2 { vars.len() - 1 } else { vars.len() };
+        let _ = stream.write_all(&vars[..sent]);
+    });
+    let endpoint = Endpoint::new(&path);
+    assert_eq!(block_on(process_environment(&endpoint)).unwrap(), ["A=1", "B=2"]);
+    assert_eq!(block_on(process_environment(&endpoint)).unwrap_err().kind(), Kind::Corrupt);
+    assert_eq!(block_on(process_environment(&endpoint)).unwrap_err().kind(), Kind::Corrupt);
+    server.join().unwrap();
+}
+
+#[test]
+fn dumps_fall_back_and_report_failures() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 6, |n, mut stream| {
+        let (_, id, _) = request(&mut stream);
+        let answer = match n {
+            0 | 1 | 4 => refusal(0x8013_1385),
+            2 => ok(&0u32.to_le_bytes()),
+            3 => message(0xff, 0xff, &[&0x8000_4005u32.to_le_bytes()[..], &string("no space\n")].concat()),
+            _ => ok(&0x8000_4005u32.to_le_bytes()),
+        };
+        stream.write_all(&answer).unwrap();
+        id
+    });
+    let endpoint = Endpoint::new(&path);
+    let dump = DumpRequest { path: "/x".into(), dump_type: DumpType::Heap, flags: DumpFlags::default() };
+    block_on(async {
+        generate_core_dump(&endpoint, &dump).await.unwrap();
+        let told = generate_core_dump(&endpoint, &dump).await.unwrap_err();
+        assert!(told.to_string().ends_with("E_FAIL (0x80004005), no space"), "{told}");
+        let silent = generate_core_dump(&endpoint, &dump).await.unwrap_err();
+        assert!(matches!(silent, Error::Refused { code: HResult::FAIL, message: None, .. }));
+    });
+    assert_eq!(server.join().unwrap(), [3, 2, 1, 3, 3, 2]);
+}
+
+#[test]
+fn a_session_is_stopped_while_its_stream_is_read() {
+    // As in a runtime, the stop is answered only after the whole rest of the stream was taken.
+    const REST: usize = 4 << 20;
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_eq!(request(&mut stream).1, 3);
+        stream.write_all(&ok(&0xabcd_u64.to_le_bytes())).unwrap();
+        stream.write_all(b"begin").unwrap();
+        let (mut stopper, _) = listener.accept().unwrap();
+        let (set, id, payload) = request(&mut stopper);
+        assert_eq!((set, id, payload), (2, 1, 0xabcd_u64.to_le_bytes().to_vec()));
+        stream.write_all(&vec![7; REST]).unwrap();
+        drop(stream);
+        let _ = stopper.write_all(&ok(&0xabcd_u64.to_le_bytes()));
+    });
+    block_on(async {
+        let mut session = start_session(&Endpoint::new(&path), session()).await.unwrap();
+        assert_eq!((session.id(), session.version()), (SessionId(0xabcd), 2));
+        let mut begin = [0; 5];
+        session.read_exact(&mut begin).await.unwrap();
+        assert_eq!(&begin, b"begin");
+        let mut rest = 0;
+        session.stop(LONG, |bytes| rest += bytes.len()).await.unwrap();
+        assert_eq!(rest, REST);
+    });
+    server.join().unwrap();
+}
+
+#[test]
+fn a_session_that_does_not_end_is_closed() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        request(&mut stream);
+        stream.write_all(&ok(&1u64.to_le_bytes())).unwrap();
+        let (mut stopper, _) = listener.accept().unwrap();
+        request(&mut stopper);
+        // Never answers; both connections are closed by the other side.
+        (stream.read(&mut [0]).unwrap(), stopper.read(&mut [0]).unwrap())
+    });
+    block_on(async {
+        let session = start_session(&Endpoint::new(&path), session()).await.unwrap();
+        let error = session.stop(SHORT, |_| {}).await.unwrap_err();
+        assert!(matches!(error, Error::NotFinished { .. } | Error::NoAnswer { .. }), "{error}");
+    });
+    assert_eq!(server.join().unwrap(), (0, 0));
+}
+
+#[test]
+fn a_target_that_ended_gives_the_rest_of_its_stream() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 1, |_, mut stream| {
+        request(&mut stream);
+        stream.write_all(&ok(&1u64.to_le_bytes())).unwrap();
+        stream.write_all(b"rundown").unwrap();
+    });
+    block_on(async {
+        let session = start_session(&Endpoint::new(&path), session()).await.unwrap();
+        server.join().unwrap();
+        let mut rest = Vec::new();
+        session.stop(LONG, |bytes| rest.extend_from_slice(bytes)).await.unwrap();
+        assert_eq!(rest, b"rundown");
+    });
+}
+
+#[test]
+fn a_dropped_session_is_closed() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 1, |_, mut stream| {
+        request(&mut stream);
+        stream.write_all(&ok(&1u64.to_le_bytes())).unwrap();
+        stream.read(&mut [0]).unwrap()
+    });
+    block_on(async { drop(start_session(&Endpoint::new(&path), session()).await.unwrap()) });
+    assert_eq!(server.join().unwrap(), [0]);
+}
+
+#[test]
+fn a_session_that_needs_more_than_the_runtime_has() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 3, |n, mut stream| {
+        let (_, id, payload) = request(&mut stream);
+        let answer = if n < 2 { refusal(0x8013_1385) } else { ok(&9u64.to_le_bytes()) };
+        stream.write_all(&answer).unwrap();
+        (id, payload[8])
+    });
+    let request = SessionRequest { rundown: Rundown::Keywords(8), stacks: false, ..session() };
+    let session = block_on(start_session(&Endpoint::new(&path), request)).unwrap();
+    assert_eq!((session.id(), session.version()), (SessionId(9), 2));
+    drop(session);
+    // CollectTracing 4, 3, 2; the rundown as keywords, then as a yes.
+    assert_eq!(server.join().unwrap(), [(5, 8), (4, 1), (3, 1)]);
+}
+
+#[test]
+fn what_can_not_be_encoded_is_not_sent() {
+    let dir = Dir::new();
+    let path = dir.0.join("s");
+    let server = serve(&path, 1, |_, mut stream| stream.read(&mut [0]).unwrap());
+    block_on(async {
+        let connection = Connection::connect(&Endpoint::new(&path)).await.unwrap();
+        let bad = Request::CollectTracing2(SessionRequest { providers: Vec::new(), ..session() });
+        assert!(matches!(connection.call(&bad, Some(LONG)).await, Err(Error::Encode(_))));
+    });
+    assert_eq!(server.join().unwrap(), [0]);
+}
