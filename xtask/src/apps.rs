@@ -64,7 +64,8 @@ fn compile(bench: &Bench, name: &str, source: &Path, text: &str, to: &Path) -> R
     // In a response file: hundreds of them would drown the compiler's message in that of the failed command.
     let scratch = bench.scratch("references")?;
     let list = scratch.path().join("references.rsp");
-    let lines: String = references(bench, own)?.iter().map(|dll| format!("-r:\"{}\"\n", dll.display())).collect();
+    let lines: String =
+        references(bench, own)?.iter().map(|dll| format!("-r:\"{}\"\n", dll.display())).collect();
     fs::write(&list, lines)?;
     command.arg(format!("@{}", list.display()));
     run::quietly(command.arg(format!("-out:{}", assembly.display())).arg(source))?;

@@ -19,6 +19,8 @@ pub mod apps;
 pub mod bench;
 pub mod run;
 pub mod runtimes;
+pub mod target;
+pub mod tools;
 
 /// Why a task could not be done, as a sentence.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

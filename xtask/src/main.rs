@@ -1,21 +1,34 @@
 //! `cargo xtask`: the project's own tasks. `cargo xtask help` lists them.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to the one who runs them")]
 
+mod tasks;
+
 use std::process::ExitCode;
 
-use xtask::bench::Bench;
-use xtask::runtimes::Runtime;
-use xtask::{Result, apps, runtimes};
+use xtask::Result;
 
 type Task = fn(&[String]) -> Result<()>;
 
 const TASKS: &[(&str, Task, &str)] = &[
+    ("demo", tasks::demo::run, "hunt a leak in a real .NET service: [--runtime 3.1|8]"),
+    (
+        "test",
+        tasks::test::run,
+        "fetch runtimes, compile debuggees, run all tests: [arguments of the test runner]",
+    ),
+    ("ci", tasks::test::ci, "what a change must pass: formatting, lints, all tests"),
     (
         "runtimes",
-        fetch_runtimes,
-        "fetch real .NET runtimes into the cache ($DND_BENCH_DIR or ~/.cache/dnd-bench)",
+        tasks::bench::runtimes,
+        "fetch real .NET runtimes into $DND_BENCH_DIR or ~/.cache/dnd-bench",
     ),
-    ("apps", compile_apps, "compile the debuggees of tests/apps"),
+    ("apps", tasks::bench::apps, "compile the debuggees of tests/apps"),
+    ("dist", tasks::dist::run, "build the static binary that is shipped, and check it"),
+    (
+        "bench",
+        tasks::measure::run,
+        "measure speed and memory on a heap of 30 million objects: [part of a name]",
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -35,25 +48,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn fetch_runtimes(_: &[String]) -> Result<()> {
-    let bench = Bench::locate()?;
-    let skipped = runtimes::ensure(&bench, &|text| eprintln!("{text}"))?;
-    for runtime in Runtime::all(&bench) {
-        let web = if runtime.aspnet() { " with ASP.NET Core" } else { "" };
-        println!("{:8} {}{web}", runtime.version, runtime.root.display());
-    }
-    for what in skipped {
-        println!("skipped: {what}");
-    }
-    Ok(())
-}
-
-fn compile_apps(_: &[String]) -> Result<()> {
-    let bench = Bench::locate()?;
-    for name in apps::names() {
-        println!("{}", apps::ensure(&bench, &name)?.display());
-    }
-    Ok(())
 }

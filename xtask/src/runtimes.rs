@@ -108,6 +108,14 @@ pub fn ensure(bench: &Bench, say: &dyn Fn(&str)) -> Result<Vec<String>> {
     shared(bench, &shared_folder(), say)
 }
 
+/// Whether everything that [`ensure`] can fetch is there.
+pub fn complete(bench: &Bench) -> bool {
+    let have = |version: &str| Runtime::find(bench, version).is_some();
+    let shared =
+        !shared_folder().join("dotnet/unpack").exists() || SHARED.iter().all(|(version, _)| have(version));
+    shared && REGISTRY.iter().all(|version| have(version)) && bench.path(SDK).is_dir()
+}
+
 /// The optional folder with more runtimes, beside the checkout.
 pub fn shared_folder() -> PathBuf {
     crate::workspace().parent().unwrap_or(Path::new("/")).join("shared")

@@ -1,0 +1,12 @@
+//! One file per task or two.
+
+pub(crate) mod bench;
+pub(crate) mod demo;
+pub(crate) mod dist;
+pub(crate) mod measure;
+pub(crate) mod test;
+
+/// Progress of a task: on stderr.
+pub(crate) fn say(text: &str) {
+    eprintln!("{text}");
+}
