@@ -220,6 +220,26 @@ impl Runtime<'_> {
     }
 }
 
+impl Runtime<'_> {
+    /// Where the references of a type's own static fields begin; `None` when there are none (yet).
+    #[must_use]
+    pub fn statics_start(&self, table: &MethodTable) -> Option<u64> {
+        let first = Field {
+            address: 0,
+            name: String::new(),
+            row: 0,
+            type_name: String::new(),
+            declared_by: table.address,
+            element: ElementType::CLASS,
+            offset: 0,
+            is_static: true,
+            is_thread_static: false,
+            has_rva: false,
+        };
+        self.static_address(table, &first, None).ok().flatten()
+    }
+}
+
 /// Start of a thread's statics for a type, from a TLS index (`TLSIndex` in threadstatics.h): kind in the top byte.
 fn thread_static_base(memory: &dyn Memory, thread: &Thread, index: u32) -> Option<u64> {
     // Entries of the array that belong to the runtime itself and are not stored.

@@ -12,6 +12,7 @@
 
 mod conservative;
 mod error;
+mod field_types;
 mod fields;
 mod finalizer;
 mod gc;

@@ -237,6 +237,14 @@ pub(crate) fn type_def_table(memory: &dyn Memory, layout: &Layout, module: u64, 
     map_entry(memory, layout, module.wrapping_add(layout.module.type_def_map), row)
 }
 
+/// The loaded type that a row of the table of references to other modules' types stands for, from the module's map,
+/// which follows that of definitions; 0 when it isn't known.
+pub(crate) fn type_ref_table(memory: &dyn Memory, layout: &Layout, module: u64, row: u32) -> u64 {
+    // next, table, count, and (not in 3.1) the flags.
+    let size = if layout.major == 3 { 24 } else { 32 };
+    map_entry(memory, layout, module.wrapping_add(layout.module.type_def_map + size), row)
+}
+
 fn map_entry(memory: &dyn Memory, layout: &Layout, map: u64, row: u32) -> u64 {
     let mut map = map;
     let mut row = u64::from(row);

@@ -155,7 +155,8 @@ impl Runtime<'_> {
 
     /// Row of a type's definition. Before 9 a method table has room for 16 bits of it; the rows of larger assemblies
     /// are found by looking for the type in its module's map.
-    pub(crate) fn definition_row(&self, table: &MethodTable, module: u64) -> Option<u32> {
+    #[must_use]
+    pub fn definition_row(&self, table: &MethodTable, module: u64) -> Option<u32> {
         if self.layout().method_table.wide_token || table.row != 0xffff {
             return Some(table.row);
         }

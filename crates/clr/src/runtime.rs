@@ -408,7 +408,8 @@ impl<'t> Runtime<'t> {
     }
 
     /// The `LoaderAllocator` object that the objects of a collectible type keep alive, 0 for none.
-    fn allocator_of(&self, table: &MethodTable) -> u64 {
+    #[must_use]
+    pub fn allocator_of(&self, table: &MethodTable) -> u64 {
         let module = if self.layout.method_table.direct_module {
             // `MethodTableAuxiliaryData::m_pLoaderModule`
             self.target.u64(table.auxiliary.wrapping_add(8)).unwrap_or(0)

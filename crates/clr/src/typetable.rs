@@ -22,6 +22,8 @@ pub struct Slot {
     pub count: u64,
     /// Bytes counted, each object's size as the runtime has it (not rounded).
     pub bytes: u64,
+    /// Lowest address of an object counted; 0 when none was.
+    pub first: u64,
     /// Position in the order in which the types were met; stays the same when the table grows.
     pub ordinal: u32,
 }
@@ -37,6 +39,18 @@ pub(crate) struct TypeTable {
 const FIRST_BITS: u32 = 11;
 /// 2^48 / phi, odd: spreads pointers (Knuth's multiplicative hashing).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Slot {
+    /// Counts an object of the type.
+    #[inline]
+    pub(crate) fn add(&mut self, address: u64, size: u64) {
+        if self.count == 0 || address < self.first {
+            self.first = address;
+        }
+        self.count += 1;
+        self.bytes += size;
+    }
+}
 
 impl TypeTable {
     pub(crate) fn new() -> Self {
@@ -88,6 +102,7 @@ impl TypeTable {
             component_size: table.component_size,
             count: 0,
             bytes: 0,
+            first: 0,
             ordinal: self.used as u32,
         };
         self.used += 1;

@@ -131,7 +131,8 @@ impl<'r> Walker<'r> {
     ) -> Result<ControlFlow<()>, Error> {
         let base = *at;
         let mut offset = 0usize;
-        let mut last = (0u64, 0usize);
+        // No method table has this address; zero would match the words of an object that is not written yet.
+        let mut last = (1u64, 0usize);
         let mut until_check = CHECK_EVERY;
         loop {
             let address = base + offset as u64;
@@ -347,9 +348,8 @@ pub(crate) fn count<'r>(
         let mut walker = walker();
         while let Some(segment) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             walker.progress.check()?;
-            let _ = walker.segment(segment, |_, slot, size| {
-                slot.count += 1;
-                slot.bytes += size;
+            let _ = walker.segment(segment, |address, slot, size| {
+                slot.add(address, size);
                 ControlFlow::Continue(())
             })?;
         }
@@ -374,6 +374,7 @@ pub(crate) fn count<'r>(
         damage.merge(&part.damage);
         for slot in part.types.types() {
             let all = merged.entry(slot.table).or_insert(Slot { count: 0, bytes: 0, ..*slot });
+            all.first = all.first.min(slot.first);
             all.count += slot.count;
             all.bytes += slot.bytes;
         }

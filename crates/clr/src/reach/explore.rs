@@ -136,8 +136,7 @@ impl<'r> Graph<'r> {
         };
         let size = u64::from(slot.base_size) + u64::from(slot.component_size) * u64::from(count);
         if COUNT {
-            slot.count += 1;
-            slot.bytes += size;
+            slot.add(start + offset as u64, size);
         }
         let (table, ordinal) = (slot.table, slot.ordinal as usize);
         if !matches!(self.edges.get(ordinal), Some(Some(_))) {
