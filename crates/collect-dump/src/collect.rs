@@ -236,7 +236,12 @@ impl Prepared {
     }
 
     fn causes(&self, said: Option<&str>) -> Vec<String> {
-        let place = Place { dir: &self.dir, root: self.root.as_ref(), available: self.staging.available() };
+        let place = Place {
+            dir: &self.dir,
+            root: self.root.as_ref(),
+            dump_type: self.request.dump_type,
+            available: self.staging.available(),
+        };
         causes(&ProcFs::default(), &self.target, &place, said)
     }
 }

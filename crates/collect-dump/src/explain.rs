@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use dnd_ipc::DumpType;
 use dnd_ipc::discovery::Host;
 use dnd_ipc::procfs::{ProcFs, Root};
 use dnd_ps::Chosen;
@@ -20,6 +21,8 @@ pub(crate) struct Place<'a> {
     pub(crate) dir: &'a Path,
     /// The target's root, when it is another one than this program's.
     pub(crate) root: Option<&'a Root>,
+    /// What was to be written.
+    pub(crate) dump_type: DumpType,
     /// Free bytes there, before what was written was removed.
     pub(crate) available: Option<u64>,
 }
@@ -68,7 +71,11 @@ pub(crate) fn causes(proc: &ProcFs, target: &Chosen, place: &Place<'_>, said: Op
                 .to_owned(),
         );
     }
-    if said.is_empty() {
+    if target.process.host == Some(Host::SingleFile) && place.dump_type != DumpType::Full {
+        hints.push(
+            "single-file applications lack the library that all but full dumps need: --type Full".to_owned(),
+        );
+    } else if said.is_empty() {
         hints.push(
             "this runtime tells the cause only on the process's own standard error; --diag makes it say more there"
                 .to_owned(),

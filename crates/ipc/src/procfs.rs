@@ -39,6 +39,8 @@ pub struct Stat {
     pub state: char,
     /// Whether it is a thread of the kernel.
     pub kernel: bool,
+    /// Number of threads.
+    pub threads: u64,
     /// When the process started, in clock ticks since boot. With the pid it identifies the process for ever.
     pub start_time: u64,
 }
@@ -236,8 +238,9 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let flags: u64 = fields.nth(5)?.parse().ok()?;
-    let start_time = fields.nth(12)?.parse().ok()?;
-    Some(Stat { name, state, kernel: flags & KERNEL_THREAD != 0, start_time })
+    let threads = fields.nth(10)?.parse().ok()?;
+    let start_time = fields.nth(1)?.parse().ok()?;
+    Some(Stat { name, state, kernel: flags & KERNEL_THREAD != 0, threads, start_time })
 }
 
 fn parse_status(bytes: &[u8]) -> Option<Status> {
@@ -267,7 +270,13 @@ mod tests {
         let line = b"42 (a) R 1 (b\n) S 1 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 17 0 123456 789 1 2\n";
         assert_eq!(
             parse_stat(line),
-            Some(Stat { name: "a) R 1 (b\n".into(), state: 'S', kernel: false, start_time: 123_456 })
+            Some(Stat {
+                name: "a) R 1 (b\n".into(),
+                state: 'S',
+                kernel: false,
+                threads: 17,
+                start_time: 123_456
+            })
         );
         for cut in 0..line.len() - 14 {
             assert_eq!(parse_stat(&line[..cut]), None, "{cut}");

@@ -34,6 +34,8 @@ pub enum Error {
         name: String,
         /// The user it runs as.
         uid: u32,
+        /// Whether this program is run by root.
+        root: bool,
     },
     /// A .NET process that can't be talked to.
     #[error("process {pid} ({name}) can't be reached: {}", sentence(*reason, *uid))]
@@ -110,10 +112,12 @@ impl Explain for Error {
                  as a process of its own"
                     .to_owned(),
             ],
-            Self::Hidden { uid, .. } => vec![
-                as_user(*uid),
-                "in a container, root may need --cap-add=SYS_PTRACE to look into the processes of others".to_owned(),
+            Self::Hidden { root: true, .. } => vec![
+                "root needs the capability SYS_PTRACE to look into the processes of others: docker run \
+                 --cap-add=SYS_PTRACE"
+                    .to_owned(),
             ],
+            Self::Hidden { uid, .. } => vec![as_user(*uid)],
             Self::Unreachable { pid, uid, reason, .. } => hints(*reason, *pid, *uid),
             Self::NoSuchName { running, .. } | Self::NoneGiven { running } if running.is_empty() => {
                 vec!["no .NET process is running here; if one is, it may belong to another user: try sudo".to_owned()]
@@ -125,7 +129,10 @@ impl Explain for Error {
 }
 
 fn as_user(uid: u32) -> String {
-    format!("run dnd as user {uid} or with sudo (in a container: docker exec -u {uid} …, or -u 0)")
+    if uid == 0 {
+        return "run dnd with sudo (in a container: docker exec -u 0 …)".to_owned();
+    }
+    format!("run dnd as user {uid} or with sudo (in a container: docker exec -u {uid} …)")
 }
 
 fn hints(reason: Unreachable, pid: u32, uid: u32) -> Vec<String> {

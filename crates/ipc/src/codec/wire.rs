@@ -105,6 +105,12 @@ pub fn reply(header: Header, payload: &[u8]) -> Result<Result<&[u8], Refusal>, D
     }
 }
 
+/// The lines of a log as one.
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ")
+}
+
 /// A message of `set`/`id` with `payload`.
 pub(super) fn message(set: u8, id: u8, payload: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let size = u16::try_from(HEADER_LEN + payload.len())
@@ -235,8 +241,8 @@ mod tests {
     fn refusal_with_words() {
         let err = Header::parse(&header(20, 0xff, 0xff)).unwrap();
         let mut payload = 0x8000_4005u32.to_le_bytes().to_vec();
-        put_string(&mut payload, "m", "no space\n").unwrap();
-        assert_eq!(reply(err, &payload).unwrap().unwrap_err().message.as_deref(), Some("no space"));
+        put_string(&mut payload, "m", "no\n space\n").unwrap();
+        assert_eq!(reply(err, &payload).unwrap().unwrap_err().message.as_deref(), Some("no; space"));
         // A message that is cut off leaves the code.
         payload.truncate(9);
         assert_eq!(reply(err, &payload).unwrap().unwrap_err().message, None);

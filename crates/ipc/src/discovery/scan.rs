@@ -102,6 +102,12 @@ impl Discovery {
         Self { proc, tmp, own, view, euid: nix::unistd::geteuid().as_raw(), others: HashMap::new() }
     }
 
+    /// Whether this program is run by root.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.euid == 0
+    }
+
     /// All .NET processes, by pid.
     pub fn scan(&mut self) -> Vec<Process> {
         let mut pids = self.proc.pids();
@@ -131,6 +137,11 @@ impl Discovery {
 
         let environment = self.proc.environment(pid);
         let socket = self.socket(pid, ns_pid, &stat, view, environment.as_ref());
+        if socket.is_none() && stat.threads < 2 {
+            // No runtime has one thread only; this is a child that it has forked (to run createdump or another
+            // program) and that still looks like it.
+            return Err(NotDotnet::NoRuntime);
+        }
         let host = match (host(&self.proc, pid), &socket) {
             (Ok(Some(host)), _) => Some(host),
             // Its socket says that it is .NET; a host we know nothing of.
