@@ -97,8 +97,7 @@ pub fn reply(header: Header, payload: &[u8]) -> Result<Result<&[u8], Refusal>, D
             let mut r = Reader::new(payload);
             let code = HResult(r.u32("error code")?);
             // The message is a bonus of one command; its absence or a cut is no error.
-            let message =
-                r.string("error message").ok().map(|m| m.trim().to_owned()).filter(|m| !m.is_empty());
+            let message = r.string("error message").ok().map(|m| one_line(&m)).filter(|m| !m.is_empty());
             Ok(Err(Refusal { code, message }))
         }
         (set, id) => Err(DecodeError::Kind { set, id }),
