@@ -6,6 +6,7 @@
 mod cmd;
 mod error;
 mod output;
+mod repl;
 mod target;
 
 use std::process::ExitCode;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Ps(args) => cmd::ps::run(&args),
-        Command::Counters(command) => cmd::counters::run(command),
+        Command::Counters(command) => cmd::counters::run(&command),
         Command::Dump(command) => cmd::dump::run(command),
     };
     error::exit(result)

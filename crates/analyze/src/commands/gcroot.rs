@@ -1,0 +1,258 @@
+//! `gcroot`.
+
+use dnd_clr::{HandleKind, Object, References, Root, RootKind, Runtime};
+use dnd_contract::Addr;
+use serde::Serialize;
+
+use crate::args::{Opt, Value};
+use crate::error::Error;
+use crate::inspect::{self, display_name};
+use crate::out::Out;
+use crate::session::{Call, Facts, Flow};
+use crate::table::Command;
+
+pub(crate) static COMMAND: Command = Command {
+    names: &["gcroot", "GCRoot"],
+    operands: "<address>",
+    max_operands: 1,
+    options: &[
+        Opt { names: &["all"], value: Value::None, help: "Accepted: all roots are shown anyway." },
+        Opt { names: &["nostacks"], value: Value::None, help: "Leave out what stacks and registers hold." },
+        Opt { names: &["limit"], value: Value::Word("count"), help: "Show at most so many roots (decimal)." },
+    ],
+    summary: "Shows what keeps an object alive: a path from every root that reaches it.",
+    about: "Each step of a path was checked: the object refers to the next one. There may be other paths from the same \
+            root; one is shown.\n`(conservative)` marks a root found by looking at every word of a stack: the word is \
+            the address of (or inside) an object, but the method may be done with it. Handles, statics, thread statics \
+            and the finalizer queue are exact.\nA static field is shown with the array that holds it: \
+            `(static variable: Type.field)`.",
+    run,
+};
+
+/// What keeps an object alive.
+#[derive(Debug, Serialize)]
+struct Roots {
+    target: ObjectLine,
+    roots: Vec<RootLine>,
+    /// Number of roots that reach the object, those behind `-limit` included.
+    count: usize,
+    /// Stack roots were left out.
+    without_stacks: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct RootLine {
+    #[serde(flatten)]
+    root: Root,
+    path: Vec<ObjectLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct ObjectLine {
+    address: Addr,
+    mt: Option<Addr>,
+    #[serde(rename = "type")]
+    type_name: String,
+    /// How the object before it leads here, where that is more than a field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<Via>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Via {
+    /// The static field whose slot in an array holds it.
+    StaticField(String),
+    /// The instance field that refers to it.
+    Field(String),
+    /// Element of an array.
+    Element(u64),
+    /// The first object of a dependent handle keeps the second.
+    DependentHandle,
+    /// The load context of a collectible type.
+    LoadContext,
+}
+
+fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
+    let address = call.args.required_addr(0, "the address of an object")?;
+    let runtime = call.runtime();
+    let object = inspect::object(runtime, address)?;
+    let without_stacks = call.args.flag("nostacks");
+    let limit = call.args.number("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
+    let roots = inspect::roots(runtime, !without_stacks, call.progress())?;
+    if runtime.heap()?.gc_in_progress {
+        call.note("the dump was taken during a garbage collection: references may be stale");
+    }
+    let paths = runtime.paths_to(address, &roots, call.progress())?;
+    let count = paths.len();
+    let mut lines = Vec::new();
+    for path in paths.into_iter().take(limit) {
+        let Some(root) = roots.get(path.root) else { continue };
+        let path = describe(call, root, &path.objects);
+        lines.push(RootLine { root: root.clone(), path });
+    }
+    if lines.iter().any(|line| line.root.is_conservative()) {
+        call.note("stack roots are conservative: some may be no references any more");
+    }
+    if count == 0 && !without_stacks {
+        call.note("no root reaches this object: the next full GC would free it");
+    }
+    let target = ObjectLine {
+        address: Addr(address),
+        mt: Some(Addr(object.table)),
+        type_name: display_name(runtime, object.table),
+        via: None,
+    };
+    call.emit("gcroot", 1, &Roots { target, roots: lines, count, without_stacks })
+}
+
+/// Names the objects of a path, and how one leads to the next.
+fn describe(call: &Call<'_, '_>, root: &Root, objects: &[u64]) -> Vec<ObjectLine> {
+    let runtime = call.runtime();
+    let mut lines = Vec::new();
+    let mut before: Option<Object> = None;
+    for (place, &address) in objects.iter().enumerate() {
+        let object = runtime.object(address).ok();
+        let via = before.and_then(|from| edge(call, root, place, &from, address));
+        lines.push(ObjectLine {
+            address: Addr(address),
+            mt: object.map(|object| Addr(object.table)),
+            type_name: object
+                .map_or_else(|| "<not an object>".to_owned(), |object| display_name(runtime, object.table)),
+            via,
+        });
+        before = object;
+    }
+    lines
+}
+
+/// How `from` leads to the object at `to`.
+fn edge(call: &Call<'_, '_>, root: &Root, place: usize, from: &Object, to: u64) -> Option<Via> {
+    let runtime = call.runtime();
+    let table = runtime.method_table(from.table).ok()?;
+    let references = References::read(runtime.target(), &table).ok()?;
+    let size = usize::try_from((from.size + 7) & !7).ok()?;
+    let mut offsets = Vec::new();
+    let bytes = runtime.target().slice(from.address, size)?;
+    references.each(bytes, |offset, value| {
+        if value == to {
+            offsets.push(offset);
+        }
+    });
+    let Some(&first) = offsets.first() else {
+        let pair = |h: &dnd_clr::Handle| {
+            h.kind == HandleKind::Dependent && h.object == from.address && h.secondary == to
+        };
+        let dependent = runtime.handles().is_ok_and(|handles| handles.iter().any(pair));
+        return Some(if dependent { Via::DependentHandle } else { Via::LoadContext });
+    };
+    let in_handle = matches!(root.kind, RootKind::Handle { handle: HandleKind::Strong | HandleKind::Pinned });
+    if place == 1 && in_handle && table.is_vector() {
+        let statics = call.session.statics();
+        if let Some(name) = offsets.iter().find_map(|offset| statics.name(runtime, from.address + offset)) {
+            return Some(Via::StaticField(name));
+        }
+    }
+    if table.is_vector() && table.component_size > 0 && first >= 16 {
+        return Some(Via::Element((first - 16) / u64::from(table.component_size)));
+    }
+    field_at(runtime, &table, first).map(Via::Field)
+}
+
+/// Name of the instance field that lies at an offset; of a struct's, the field that is the struct.
+fn field_at(runtime: &Runtime<'_>, table: &dnd_clr::MethodTable, offset: u64) -> Option<String> {
+    let fields = runtime.fields(table).ok()?;
+    let before = fields.iter().filter(|f| !f.is_static && u64::from(f.offset) + 8 <= offset);
+    before.max_by_key(|f| f.offset).map(|f| f.name.clone())
+}
+
+impl Facts for Roots {
+    fn text(&self, out: &mut Out<'_>) {
+        let mut section = String::new();
+        for line in &self.roots {
+            let title = title(&line.root);
+            if title != section {
+                out.line(&title);
+                section = title;
+            }
+            line.text(out);
+        }
+        out.fmt(format_args!("Found {} unique roots.\n", self.count));
+        if self.roots.len() < self.count {
+            out.fmt(format_args!("{} of them are shown (-limit).\n", self.roots.len()));
+        }
+    }
+}
+
+/// The heading that a root stands under.
+fn title(root: &Root) -> String {
+    match &root.kind {
+        RootKind::Handle { .. } => "HandleTable:".to_owned(),
+        RootKind::FinalizerQueue => "Finalizer Queue:".to_owned(),
+        RootKind::ThreadStatic { thread } => format!("Thread statics of {thread:x}:"),
+        RootKind::Stack { thread, .. } => format!("Thread {thread:x}:"),
+    }
+}
+
+fn handle_name(kind: HandleKind) -> &'static str {
+    match kind {
+        HandleKind::WeakShort => "weak short handle",
+        HandleKind::WeakLong => "weak long handle",
+        HandleKind::Strong => "strong handle",
+        HandleKind::Pinned => "pinned handle",
+        HandleKind::Variable => "variable handle",
+        HandleKind::RefCounted => "ref counted handle",
+        HandleKind::Dependent => "dependent handle",
+        HandleKind::AsyncPinned => "async pinned handle",
+        HandleKind::SizedRef => "sized ref handle",
+        HandleKind::WeakNativeCom => "weak WinRT handle",
+        HandleKind::WeakInterior => "weak interior handle",
+        HandleKind::CrossReference => "cross reference handle",
+    }
+}
+
+impl RootLine {
+    fn text(&self, out: &mut Out<'_>) {
+        let address = self.root.address;
+        match &self.root.kind {
+            RootKind::Handle { handle } => {
+                out.fmt(format_args!("    {address:016x} ({})\n", handle_name(*handle)))
+            }
+            RootKind::FinalizerQueue => out.fmt(format_args!("    {address:016x} (finalizer root)\n")),
+            RootKind::ThreadStatic { .. } => out.fmt(format_args!("    {address:016x} (thread static)\n")),
+            RootKind::Stack { register, conservative, interior, .. } => {
+                out.str("        ");
+                match register {
+                    Some(name) => out.str(name),
+                    None => out.fmt(format_args!("{address:016x}")),
+                }
+                out.str(match (conservative, interior) {
+                    (true, true) => " (conservative, points inside the object)",
+                    (true, false) => " (conservative)",
+                    (false, true) => " (interior)",
+                    (false, false) => "",
+                });
+                out.end();
+            }
+        }
+        for object in &self.path {
+            out.str("          -> ");
+            out.hex(object.address.0, 12, 0);
+            out.blanks(5);
+            out.name(&object.type_name);
+            out.blanks(1);
+            match &object.via {
+                Some(Via::StaticField(name)) => {
+                    out.str("(static variable: ");
+                    out.name(name);
+                    out.str(")");
+                }
+                Some(Via::DependentHandle) => out.str("(dependent handle)"),
+                Some(Via::LoadContext) => out.str("(load context of the type)"),
+                Some(Via::Field(_) | Via::Element(_)) | None => {}
+            }
+            out.end();
+        }
+        out.end();
+    }
+}

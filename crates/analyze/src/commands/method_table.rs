@@ -1,0 +1,118 @@
+//! `dumpmt`.
+
+use dnd_clr::{MethodTable, Runtime};
+use dnd_contract::Addr;
+use serde::Serialize;
+
+use super::object::file_of;
+use crate::args::{Opt, Value};
+use crate::error::Error;
+use crate::inspect::{self, runtime_name};
+use crate::out::Out;
+use crate::session::{Call, Facts, Flow};
+use crate::table::Command;
+
+pub(crate) static COMMAND: Command = Command {
+    names: &["dumpmt", "DumpMT"],
+    operands: "<mt>",
+    max_operands: 1,
+    options: &[Opt { names: &["md"], value: Value::None, help: "Also the methods (not built yet)." }],
+    summary: "Shows a method table: a type as the runtime keeps it.",
+    about: "",
+    run,
+};
+
+#[derive(Debug, Serialize)]
+struct Table {
+    mt: Addr,
+    #[serde(rename = "type")]
+    name: String,
+    /// It stands for free space.
+    free: bool,
+    parent: Addr,
+    canonical: Addr,
+    module: Option<Addr>,
+    token: u32,
+    file: Option<String>,
+    /// The object that keeps a collectible type loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loader_allocator: Option<Addr>,
+    base_size: u32,
+    component_size: u32,
+    contains_references: bool,
+    has_finalizer: bool,
+    virtual_methods: u16,
+    interfaces: u16,
+}
+
+fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
+    let address = call.args.required_addr(0, "a method table")?;
+    let runtime = call.runtime();
+    let table = inspect::method_table(runtime, address)?;
+    if call.args.flag("md") {
+        call.note("the methods of a type are not listed yet");
+    }
+    let free = table.address == runtime.free().address;
+    let module = if free { None } else { table.module(runtime.target(), runtime.layout()).ok() };
+    let facts = Table {
+        mt: Addr(table.address),
+        name: runtime_name(runtime, table.address),
+        free,
+        parent: Addr(table.parent),
+        canonical: Addr(table.canonical),
+        module: module.map(Addr),
+        // An array is no type definition of its own.
+        token: 0x0200_0000 | if table.is_array() { 0 } else { definition_row(runtime, &table) },
+        file: if free { None } else { file_of(runtime, &table) },
+        loader_allocator: table
+            .is_collectible(runtime.layout())
+            .then(|| runtime.allocator_of(&table))
+            .filter(|&object| object != 0)
+            .map(Addr),
+        base_size: table.base_size,
+        component_size: table.component_size,
+        contains_references: table.contains_pointers(),
+        has_finalizer: table.has_finalizer(),
+        virtual_methods: table.virtuals,
+        interfaces: table.interfaces,
+    };
+    call.emit("dumpmt", 1, &facts)
+}
+
+/// Row of the type's definition, 0 when it can't be told.
+fn definition_row(runtime: &Runtime<'_>, table: &MethodTable) -> u32 {
+    let module = table.module(runtime.target(), runtime.layout()).ok();
+    module.and_then(|module| runtime.definition_row(table, module)).unwrap_or(0)
+}
+
+impl Facts for Table {
+    fn text(&self, out: &mut Out<'_>) {
+        if self.free {
+            out.line("Free MethodTable");
+            return;
+        }
+        let mut line = |label: &str, value: String| out.field(label, 21, &value);
+        line("Parent:", format!("{:016x}", self.parent.0));
+        if self.canonical != self.mt {
+            line("Canonical:", format!("{:016x}", self.canonical.0));
+        }
+        if let Some(module) = self.module {
+            line("Module:", format!("{:016X}", module.0));
+        }
+        line("Name:", self.name.clone());
+        line("mdToken:", format!("{:016X}", self.token));
+        if let Some(file) = &self.file {
+            line("File:", file.clone());
+        }
+        if let Some(object) = self.loader_allocator {
+            line("LoaderAllocator:", format!("{:016X}", object.0));
+        }
+        line("BaseSize:", format!("0x{:x}", self.base_size));
+        if self.component_size != 0 {
+            line("ComponentSize:", format!("0x{:x}", self.component_size));
+        }
+        line("Has GC Pointers:", self.contains_references.to_string());
+        line("Virtual Methods:", self.virtual_methods.to_string());
+        out.fmt(format_args!("Number of IFaces in IFaceMap: {}\n", self.interfaces));
+    }
+}

@@ -1,0 +1,90 @@
+//! Small readings that several commands share.
+
+use dnd_clr::{MethodTable, NameStyle, Object, Progress, References, Root, Runtime, StackRoots};
+
+use crate::error::Error;
+
+/// Objects larger than this are not copied to look for references: no single object is.
+const MAX_OBJECT: u64 = 1 << 36;
+
+/// Name of a type as the runtime writes it: ``List`1[[Demo.Node, TestApp]]``.
+pub(crate) fn runtime_name(runtime: &Runtime<'_>, table: u64) -> String {
+    runtime.type_name(table, NameStyle::Runtime)
+}
+
+/// Name of a type as `dumpheap` writes it: `List<Demo.Node>`.
+pub(crate) fn display_name(runtime: &Runtime<'_>, table: u64) -> String {
+    runtime.type_name(table, NameStyle::Display)
+}
+
+/// The object at an address, if a user may have meant one.
+pub(crate) fn object(runtime: &Runtime<'_>, address: u64) -> Result<Object, Error> {
+    // Objects lie at multiples of 8, and never in the lowest page.
+    let found =
+        if address < 0x1000 || !address.is_multiple_of(8) { None } else { runtime.object(address).ok() };
+    found.ok_or(Error::NotA { addr: address, wanted: "the address of an object" })
+}
+
+/// The method table at an address, if it is one.
+pub(crate) fn method_table(runtime: &Runtime<'_>, address: u64) -> Result<MethodTable, Error> {
+    runtime.method_table(address).map_err(|_| Error::NotA { addr: address, wanted: "a method table" })
+}
+
+/// A string's UTF-16 units, at most `max`, and its whole length. `None` when they are not in the dump.
+pub(crate) fn string_units(runtime: &Runtime<'_>, address: u64, max: u32) -> Option<(Vec<u16>, u32)> {
+    let memory = runtime.target();
+    let length = memory.u32(address.wrapping_add(8)).ok()?;
+    let at = address.wrapping_add(12);
+    let bytes = 2 * length.min(max) as usize;
+    if let Some(borrowed) = memory.slice(at, bytes) {
+        return Some((units(borrowed), length));
+    }
+    // Not in one piece: a look at the end first, so that a damaged length allocates nothing.
+    memory.u8(at.wrapping_add(bytes as u64).wrapping_sub(1)).ok()?;
+    let mut owned = vec![0; bytes];
+    memory.read(at, &mut owned).ok()?;
+    Some((units(&owned), length))
+}
+
+fn units(bytes: &[u8]) -> Vec<u16> {
+    bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok().map(u16::from_le_bytes)).collect()
+}
+
+/// The references of an object: (offset, object).
+pub(crate) fn references(runtime: &Runtime<'_>, object: &Object) -> Result<Vec<(u64, u64)>, Error> {
+    let table = runtime.method_table(object.table)?;
+    let references = References::read(runtime.target(), &table)?;
+    let size = usize::try_from((object.size + 7) & !7).ok().filter(|_| object.size < MAX_OBJECT);
+    let mut found = Vec::new();
+    let damaged = dnd_clr::Error::Damaged { what: "the object", addr: object.address };
+    let size = size.ok_or(damaged)?;
+    let mut each = |bytes: &[u8]| references.each(bytes, |offset, to| found.push((offset, to)));
+    match runtime.target().slice(object.address, size) {
+        Some(bytes) => each(bytes),
+        None => {
+            let missing = |source| dnd_clr::Error::Missing { what: "the object", source };
+            runtime.target().u8(object.address + size as u64 - 1).map_err(missing)?;
+            let mut bytes = vec![0; size];
+            runtime.target().read(object.address, &mut bytes).map_err(missing)?;
+            each(&bytes);
+        }
+    }
+    Ok(found)
+}
+
+/// Managed thread id and recursion of a thin lock, for an object that has one.
+///
+/// Source: `src/coreclr/vm/syncblk.h`: the 32 bits before the object; bit 27 says that they are something else.
+pub(crate) fn thin_lock(runtime: &Runtime<'_>, address: u64) -> Option<(u32, u32)> {
+    const NOT_A_LOCK: u32 = 0x0800_0000;
+    let word = runtime.target().u32(address.wrapping_sub(4)).ok()?;
+    let (mask, shift) = if runtime.major() >= 8 { (0xffff, 16) } else { (0x3ff, 10) };
+    let thread = word & mask;
+    (word & NOT_A_LOCK == 0 && thread != 0).then_some((thread, word >> shift & 0x3f))
+}
+
+/// All roots; with or without those that the stacks hold.
+pub(crate) fn roots(runtime: &Runtime<'_>, stacks: bool, progress: &Progress) -> Result<Vec<Root>, Error> {
+    let stacks = if stacks { StackRoots::Conservative } else { StackRoots::None };
+    Ok(runtime.roots(stacks, progress)?)
+}
