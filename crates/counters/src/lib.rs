@@ -1,1 +1,29 @@
-//! See the workspace's docs/architecture.md.
+//! The counters of a .NET process: EventCounters and the instruments of Meters.
+//!
+//! * [`Selection`] reads `--counters`; [`Request`] makes a session of it.
+//! * [`Model`] turns the events of that session into [`Update`]s, mostly [`Sample`]s of [`Series`]. No I/O.
+//! * [`Board`] keeps the last state of every series, its recent past, and how late it is. No I/O, no clock.
+//! * [`session`] runs a session against a process (tokio) and always ends it.
+//! * [`text`] is how all that looks as text.
+
+mod board;
+mod error;
+mod event_counters;
+mod facts;
+mod meters;
+mod model;
+mod request;
+mod sample;
+mod selection;
+pub mod session;
+mod tags;
+pub mod text;
+
+pub use board::{Board, Row};
+pub use error::{Error, SelectionError};
+pub use facts::{Interval, SampleFacts, rfc3339};
+pub use model::Model;
+pub use request::Request;
+pub use sample::{Notice, Sample, Series, SeriesKind, SharedSettings, Source, Update, Value};
+pub use selection::{Provider, SYSTEM_RUNTIME, Selection};
+pub use tags::Tags;

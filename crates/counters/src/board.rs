@@ -1,0 +1,169 @@
+//! The last state of every series of one process.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model::survives_meter;
+use crate::sample::{Notice, Sample, Series, Source, Update, Value};
+
+/// How many past values of a series are kept: five minutes of seconds.
+const HISTORY: usize = 300;
+/// How many different notices are kept.
+const NOTICES: usize = 20;
+
+/// What is known of one series.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The last sample.
+    pub sample: Sample,
+    /// The value before the last, for differences.
+    pub previous: Option<Value>,
+    /// When the last sample came in.
+    pub received: Instant,
+    /// Past values, oldest first: when (UTC, nanoseconds since 1970), and [`Value::headline`] (for histograms, the
+    /// lowest quantile).
+    pub history: VecDeque<(i64, f64)>,
+}
+
+impl Row {
+    /// How long the value is overdue; `None` while it is not.
+    #[must_use]
+    pub fn late(&self, now: Instant) -> Option<Duration> {
+        late(self.received, self.sample.interval, now)
+    }
+}
+
+/// A sample is late when half an interval, and half a second, have passed since it was due.
+fn late(received: Instant, interval: f64, now: Instant) -> Option<Duration> {
+    let age = now.saturating_duration_since(received);
+    let allowed = interval + (interval / 2.0).max(0.5);
+    (age.as_secs_f64() > allowed).then_some(age)
+}
+
+/// A series in its place: by provider, name, tags.
+#[derive(Debug, Clone)]
+struct Place(Arc<Series>);
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Place {}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key().cmp(&other.0.key())
+    }
+}
+
+/// All series of a process, sorted by provider, name and tags.
+#[derive(Debug, Clone)]
+pub struct Board {
+    rows: BTreeMap<Place, Row>,
+    notices: Vec<Notice>,
+    dropped: u64,
+    /// When the session was started, or the last sample came in.
+    heard: Instant,
+    interval: f64,
+}
+
+impl Board {
+    /// An empty board for samples every `interval`.
+    #[must_use]
+    pub fn new(interval: Duration, now: Instant) -> Self {
+        let interval = interval.as_secs_f64();
+        Self { rows: BTreeMap::new(), notices: Vec::new(), dropped: 0, heard: now, interval }
+    }
+
+    /// Takes an update in.
+    pub fn apply(&mut self, update: &Update, now: Instant) {
+        match update {
+            Update::Sample(sample) => self.sample(sample, now),
+            Update::Ended(series) => drop(self.rows.remove(&Place(Arc::clone(series)))),
+            Update::EventCountersSuperseded { provider } => self.rows.retain(|Place(series), _| {
+                series.source != Source::EventCounter
+                    || !series.provider.eq_ignore_ascii_case(provider)
+                    || survives_meter(provider, &series.name)
+            }),
+            Update::Notice(notice) => self.notice(notice),
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample, now: Instant) {
+        self.heard = now;
+        self.interval = sample.interval;
+        let point = match &sample.value {
+            Value::Histogram { quantiles, .. } => quantiles.first().map(|&(_, value)| value),
+            value => value.headline(),
+        };
+        let row = self.rows.entry(Place(Arc::clone(&sample.series))).or_insert_with(|| Row {
+            sample: sample.clone(),
+            previous: None,
+            received: now,
+            history: VecDeque::new(),
+        });
+        if row.received != now || row.sample.unix_nanos != sample.unix_nanos {
+            row.previous = Some(std::mem::replace(&mut row.sample, sample.clone()).value);
+        }
+        row.received = now;
+        if row.history.len() == HISTORY {
+            row.history.pop_front();
+        }
+        row.history.extend(point.map(|value| (sample.unix_nanos, value)));
+    }
+
+    fn notice(&mut self, notice: &Notice) {
+        if let Notice::Dropped { events } = notice {
+            self.dropped += events;
+            return;
+        }
+        if self.notices.len() < NOTICES && !self.notices.contains(notice) {
+            self.notices.push(notice.clone());
+        }
+    }
+
+    /// The rows in order.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
+    }
+
+    /// Whether no value was seen yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// What the target said besides values, each once.
+    #[must_use]
+    pub fn notices(&self) -> &[Notice] {
+        &self.notices
+    }
+
+    /// How many events the target had no room for.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// The time between two samples.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        Duration::try_from_secs_f64(self.interval).unwrap_or(Duration::from_secs(1))
+    }
+
+    /// How long nothing at all has come, if that is longer than it should be.
+    #[must_use]
+    pub fn late(&self, now: Instant) -> Option<Duration> {
+        late(self.heard, self.interval, now)
+    }
+}

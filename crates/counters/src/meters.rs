@@ -1,0 +1,277 @@
+//! Meters: the events of the `System.Diagnostics.Metrics` EventSource.
+//!
+//! Source: `MetricsEventSource.cs` of dotnet/runtime, in the packages for .NET 6 and 7 and in .NET 8 to 10. Fields are
+//! found by name, because later versions add some.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use dnd_nettrace::{Event, Payload};
+
+use crate::request::SHARED;
+use crate::sample::{Notice, Sample, Series, SeriesKind, SharedSettings, Source, Update, Value};
+use crate::tags::Tags;
+
+/// A target with more time series or instruments than this is not believed; its own limit is 1000 unless told more.
+const MOST: usize = 1_000_000;
+
+/// What tells instruments apart: the runtime's number where it has one, else all that is known of the name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum InstrumentKey {
+    Id(i64),
+    Name { meter: String, version: String, name: String },
+}
+
+/// What the runtime says of an instrument when it starts to report it.
+#[derive(Debug, Default, Clone)]
+struct Instrument {
+    meter_tags: Tags,
+    instrument_tags: Tags,
+}
+
+/// Turns events into samples.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    /// The session whose events are ours.
+    session: String,
+    client: String,
+    instruments: HashMap<InstrumentKey, Instrument>,
+    series: HashMap<InstrumentKey, HashMap<String, Arc<Series>>>,
+    count: usize,
+    /// Meters that report instruments.
+    reporting: HashSet<String>,
+    /// Seconds between two samples; another sharer of the session may have set it.
+    interval: f64,
+}
+
+/// A payload, by name.
+struct Fields<'a>(Payload<'a>);
+
+impl Fields<'_> {
+    fn text(&self, name: &str) -> &str {
+        self.0.get(name).and_then(|value| value.as_text()).unwrap_or_default()
+    }
+
+    fn integer(&self, name: &str) -> Option<i64> {
+        self.0.get(name).and_then(dnd_nettrace::Value::as_i64)
+    }
+
+    /// A number that is sent as text; `None` if it is not given.
+    fn number(&self, name: &str) -> Option<f64> {
+        let text = self.text(name);
+        // .NET writes its special values in words that Rust understands, but for the sign of infinity in old versions.
+        match text {
+            "∞" => Some(f64::INFINITY),
+            "-∞" => Some(f64::NEG_INFINITY),
+            _ => text.parse().ok(),
+        }
+    }
+
+    fn instrument(&self) -> InstrumentKey {
+        match self.integer("instrumentId") {
+            Some(id) if id != 0 => InstrumentKey::Id(id),
+            _ => InstrumentKey::Name {
+                meter: self.text("meterName").to_owned(),
+                version: self.text("meterVersion").to_owned(),
+                name: self.text("instrumentName").to_owned(),
+            },
+        }
+    }
+}
+
+impl Meters {
+    pub(crate) fn new(client: &str, interval: f64) -> Self {
+        Self {
+            session: SHARED.to_owned(),
+            client: client.to_owned(),
+            instruments: HashMap::new(),
+            series: HashMap::new(),
+            count: 0,
+            reporting: HashSet::new(),
+            interval,
+        }
+    }
+
+    /// Whether a Meter of that name reports instruments.
+    pub(crate) fn reports(&self, meter: &str) -> bool {
+        self.reporting.iter().any(|m| m.eq_ignore_ascii_case(meter))
+    }
+
+    /// Appends to `updates` what an event changes. `wanted` decides by Meter and instrument.
+    pub(crate) fn event(
+        &mut self,
+        event: &Event<'_>,
+        unix_nanos: i64,
+        wanted: impl FnOnce(&str, &str) -> bool,
+        updates: &mut Vec<Update>,
+    ) {
+        let fields = Fields(event.decode());
+        let session = fields.text("sessionId");
+        match event.kind.name.as_str() {
+            "MultipleSessionsNotSupportedError" => {
+                // We get no data of our own. What the other session sends is seen by all.
+                let running = fields.text("runningSessionId");
+                let id = if running.is_empty() { session } else { running }.to_owned();
+                if id != self.session {
+                    self.session.clone_from(&id);
+                    updates.push(Update::Notice(Notice::OtherSession { id }));
+                }
+                return;
+            }
+            "MultipleSessionsConfiguredIncorrectlyError" => {
+                if fields.text("clientId") == self.client
+                    && let Some(settings) = shared_settings(&fields)
+                {
+                    self.interval = settings.interval;
+                    updates.push(Update::Notice(Notice::SharedSettings(settings)));
+                }
+                return;
+            }
+            _ => {}
+        }
+        if session != self.session {
+            return;
+        }
+        if self.session != SHARED && event.kind.name == "CollectionStop" {
+            // Somebody else's session: nobody told us its interval.
+            self.measure(&fields);
+        }
+        let message = || fields.text("errorMessage").to_owned();
+        let kind = match event.kind.name.as_str() {
+            "CounterRateValuePublished" if fields.0.get("value").is_none() => SeriesKind::Rate,
+            "CounterRateValuePublished" => SeriesKind::Counter,
+            "UpDownCounterRateValuePublished" => SeriesKind::UpDownCounter,
+            "GaugeValuePublished" => SeriesKind::Gauge,
+            "HistogramValuePublished" => SeriesKind::Histogram,
+            "BeginInstrumentReporting" => {
+                if wanted(fields.text("meterName"), fields.text("instrumentName")) {
+                    self.begin(&fields, updates);
+                }
+                return;
+            }
+            "EndInstrumentReporting" => return self.end(&fields, updates),
+            "TimeSeriesLimitReached" => return updates.push(Update::Notice(Notice::TimeSeriesLimit)),
+            "HistogramLimitReached" => return updates.push(Update::Notice(Notice::HistogramLimit)),
+            "Error" => return updates.push(Update::Notice(Notice::MetricsError { message: message() })),
+            "ObservableInstrumentCallbackError" => {
+                return updates.push(Update::Notice(Notice::CallbackError { message: message() }));
+            }
+            _ => return,
+        };
+        if !wanted(fields.text("meterName"), fields.text("instrumentName")) {
+            return;
+        }
+        let value = match kind {
+            SeriesKind::Gauge => fields.number("lastValue").map(Value::Gauge),
+            SeriesKind::Histogram => Some(Value::Histogram {
+                quantiles: quantiles(fields.text("quantiles")),
+                count: fields.integer("count"),
+                sum: fields.0.get("sum").and_then(dnd_nettrace::Value::as_f64),
+            }),
+            _ => match (fields.number("rate"), fields.number("value")) {
+                (None, None) => None,
+                (increment, total) => Some(Value::Change { increment, total }),
+            },
+        };
+        let key = fields.instrument();
+        let Some(value) = value else {
+            // No value any more: the time series ended.
+            let series = self.series.get_mut(&key).and_then(|series| series.remove(fields.text("tags")));
+            updates.extend(series.map(Update::Ended));
+            return;
+        };
+        if let Some(series) = self.series(key, kind, &fields) {
+            updates.push(Update::Sample(Sample { series, unix_nanos, interval: self.interval, value }));
+        }
+    }
+
+    fn measure(&mut self, fields: &Fields<'_>) {
+        let time = |name: &str| match fields.0.get(name) {
+            Some(dnd_nettrace::Value::DateTime(units)) => Some(*units),
+            _ => None,
+        };
+        if let (Some(start), Some(end)) = (time("intervalStartTime"), time("intervalEndTime")) {
+            // Units of 100 ns, to a tenth of a second: what people set, without the jitter of a timer.
+            let tenths = end.saturating_sub(start).saturating_add(500_000) / 1_000_000;
+            #[expect(clippy::cast_precision_loss, reason = "tenths of a second")]
+            if tenths > 0 {
+                self.interval = tenths as f64 / 10.0;
+            }
+        }
+    }
+
+    fn begin(&mut self, fields: &Fields<'_>, updates: &mut Vec<Update>) {
+        let meter = fields.text("meterName").to_owned();
+        if self.instruments.len() >= MOST {
+            return;
+        }
+        let instrument = Instrument {
+            meter_tags: Tags::parse(fields.text("meterTags")),
+            instrument_tags: Tags::parse(fields.text("instrumentTags")),
+        };
+        self.instruments.insert(fields.instrument(), instrument);
+        if self.reporting.insert(meter.clone()) {
+            updates.push(Update::EventCountersSuperseded { provider: meter });
+        }
+    }
+
+    fn end(&mut self, fields: &Fields<'_>, updates: &mut Vec<Update>) {
+        let key = fields.instrument();
+        self.instruments.remove(&key);
+        let series = self.series.remove(&key).unwrap_or_default();
+        self.count -= series.len().min(self.count);
+        updates.extend(series.into_values().map(Update::Ended));
+    }
+
+    /// The series of a value, made when it is new.
+    fn series(&mut self, key: InstrumentKey, kind: SeriesKind, fields: &Fields<'_>) -> Option<Arc<Series>> {
+        let tags = fields.text("tags");
+        if let Some(series) = self.series.get(&key).and_then(|series| series.get(tags)) {
+            return Some(Arc::clone(series));
+        }
+        if self.count >= MOST {
+            return None;
+        }
+        let instrument = self.instruments.get(&key).cloned().unwrap_or_default();
+        let name = fields.text("instrumentName").to_owned();
+        let series = Arc::new(Series {
+            source: Source::Meter,
+            provider: fields.text("meterName").to_owned(),
+            display_name: name.clone(),
+            name,
+            unit: fields.text("unit").to_owned(),
+            kind,
+            tags: Tags::parse(tags),
+            meter_version: fields.text("meterVersion").to_owned(),
+            meter_tags: instrument.meter_tags,
+            instrument_tags: instrument.instrument_tags,
+            instrument_id: if let InstrumentKey::Id(id) = key { Some(id) } else { None },
+        });
+        self.count += 1;
+        self.series.entry(key).or_default().insert(tags.to_owned(), Arc::clone(&series));
+        Some(series)
+    }
+}
+
+/// `0.5=1;0.95=2;0.99=3`.
+fn quantiles(text: &str) -> Vec<(f64, f64)> {
+    let pair = |part: &str| {
+        let (quantile, value) = part.split_once('=')?;
+        Some((quantile.parse().ok()?, value.parse().ok()?))
+    };
+    text.split(';').filter_map(pair).collect()
+}
+
+fn shared_settings(fields: &Fields<'_>) -> Option<SharedSettings> {
+    // Integers in the event, or text, depending on the version.
+    let whole = |name: &str| {
+        let value = fields.integer(name).or_else(|| fields.text(name).parse().ok())?;
+        u32::try_from(value).ok()
+    };
+    let seconds = fields.0.get("expectedRefreshInterval")?;
+    Some(SharedSettings {
+        max_histograms: whole("expectedMaxHistograms")?,
+        max_time_series: whole("expectedMaxTimeSeries")?,
+        interval: seconds.as_f64().or_else(|| seconds.as_text()?.parse().ok())?,
+    })
+}

@@ -1,0 +1,249 @@
+//! Which counters to watch: the `--counters` list.
+//!
+//! The grammar is that of dotnet-counters: `provider`, `provider[counter1,counter2]`, separated by commas, and
+//! `EventCounters\provider` for one whose Meters are not wanted. Added to it: the name of a well-known counter of
+//! `System.Runtime` alone, such as `gc-heap-size`, in its old or its new spelling.
+
+use crate::error::{Error, SelectionError};
+
+/// The provider that every process has.
+pub const SYSTEM_RUNTIME: &str = "System.Runtime";
+
+/// The prefix that leaves Meters out.
+const EVENT_COUNTERS: &str = "EventCounters\\";
+
+/// EventCounters of `System.Runtime`, and the instruments of its Meter (.NET 9 and later) that took their place.
+/// Either name finds both.
+const SAME: [(&str, &[&str]); 22] = [
+    ("cpu-usage", &["dotnet.process.cpu.time", "dotnet.process.cpu.count"]),
+    ("working-set", &["dotnet.process.memory.working_set"]),
+    ("gc-heap-size", &["dotnet.gc.last_collection.heap.size"]),
+    ("gen-0-gc-count", &["dotnet.gc.collections"]),
+    ("gen-1-gc-count", &["dotnet.gc.collections"]),
+    ("gen-2-gc-count", &["dotnet.gc.collections"]),
+    ("gen-0-size", &["dotnet.gc.last_collection.heap.size"]),
+    ("gen-1-size", &["dotnet.gc.last_collection.heap.size"]),
+    ("gen-2-size", &["dotnet.gc.last_collection.heap.size"]),
+    ("loh-size", &["dotnet.gc.last_collection.heap.size"]),
+    ("poh-size", &["dotnet.gc.last_collection.heap.size"]),
+    ("alloc-rate", &["dotnet.gc.heap.total_allocated"]),
+    ("time-in-gc", &["dotnet.gc.pause.time"]),
+    ("gc-fragmentation", &["dotnet.gc.last_collection.heap.fragmentation.size"]),
+    ("gc-committed", &["dotnet.gc.last_collection.memory.committed_size"]),
+    ("exception-count", &["dotnet.exceptions"]),
+    ("threadpool-thread-count", &["dotnet.thread_pool.thread.count"]),
+    ("threadpool-queue-length", &["dotnet.thread_pool.queue.length"]),
+    ("threadpool-completed-items-count", &["dotnet.thread_pool.work_item.count"]),
+    ("monitor-lock-contention-count", &["dotnet.monitor.lock_contentions"]),
+    ("active-timer-count", &["dotnet.timer.count"]),
+    ("assembly-count", &["dotnet.assembly.count"]),
+];
+
+/// The EventCounter of `System.Runtime` that is shown beside its Meter: the size of the heap now. The Meter only has
+/// the size at the last collection, per generation, and nothing before the first one.
+pub(crate) const KEPT_BESIDE_METER: &str = "gc-heap-size";
+
+/// Whether a counter of that name is what `wanted` means.
+fn same(wanted: &str, name: &str) -> bool {
+    wanted == name
+        || SAME.iter().any(|(old, new)| {
+            (*old == wanted && new.contains(&name)) || (*old == name && new.contains(&wanted))
+        })
+}
+
+fn well_known(name: &str) -> bool {
+    SAME.iter().any(|(old, new)| *old == name || new.contains(&name))
+}
+
+/// One provider of a selection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// Its name.
+    pub name: String,
+    /// Only EventCounters, no Meter.
+    pub event_counters_only: bool,
+    /// Names of its counters; empty for all.
+    pub counters: Vec<String>,
+}
+
+impl Provider {
+    fn includes(&self, counter: &str) -> bool {
+        let alias = self.name.eq_ignore_ascii_case(SYSTEM_RUNTIME);
+        self.counters.is_empty()
+            || self.counters.iter().any(|wanted| wanted == counter || alias && same(wanted, counter))
+    }
+}
+
+/// Providers and counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    providers: Vec<Provider>,
+}
+
+impl Default for Selection {
+    /// Everything of `System.Runtime`.
+    fn default() -> Self {
+        let name = SYSTEM_RUNTIME.to_owned();
+        Self { providers: vec![Provider { name, event_counters_only: false, counters: Vec::new() }] }
+    }
+}
+
+impl Selection {
+    /// Reads a `--counters` list.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Selection`] says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let mut selection = Self { providers: Vec::new() };
+        selection.read(text).map_err(|reason| Error::Selection { text: text.to_owned(), reason })?;
+        Ok(selection)
+    }
+
+    fn read(&mut self, text: &str) -> Result<(), SelectionError> {
+        let mut rest = text;
+        loop {
+            let end = rest.find(['[', ']', ',']).unwrap_or(rest.len());
+            let (name, tail) = rest.split_at(end);
+            let mut counters = Vec::new();
+            rest = tail;
+            if let Some(list) = tail.strip_prefix('[') {
+                let (list, after) = list.split_once(']').ok_or(SelectionError::Unclosed)?;
+                if list.contains('[') {
+                    return Err(SelectionError::StrayBracket);
+                }
+                counters =
+                    list.split(',').map(str::trim).filter(|c| !c.is_empty()).map(str::to_owned).collect();
+                rest = after.trim_start();
+                if !rest.is_empty() && !rest.starts_with(',') {
+                    return Err(SelectionError::AfterClosing);
+                }
+            }
+            self.add(name.trim(), counters)?;
+            rest = match rest.strip_prefix(',') {
+                Some(rest) => rest,
+                None if rest.is_empty() => return Ok(()),
+                None => return Err(SelectionError::StrayBracket),
+            };
+        }
+    }
+
+    fn add(&mut self, name: &str, mut counters: Vec<String>) -> Result<(), SelectionError> {
+        let (event_counters_only, mut name) = match name.strip_prefix(EVENT_COUNTERS) {
+            Some(name) => (true, name),
+            None => (false, name),
+        };
+        if name.is_empty() {
+            return Err(SelectionError::EmptyProvider);
+        }
+        if counters.is_empty() && well_known(name) {
+            counters.push(name.to_owned());
+            name = SYSTEM_RUNTIME;
+        }
+        let Some(same) = self.providers.iter_mut().find(|p| p.name == name) else {
+            self.providers.push(Provider { name: name.to_owned(), event_counters_only, counters });
+            return Ok(());
+        };
+        if same.event_counters_only != event_counters_only {
+            return Err(SelectionError::MixedPrefix);
+        }
+        if counters.is_empty() || same.counters.is_empty() {
+            same.counters.clear();
+        } else {
+            counters.retain(|counter| !same.counters.contains(counter));
+            same.counters.append(&mut counters);
+        }
+        Ok(())
+    }
+
+    /// The providers, in the order given.
+    #[must_use]
+    pub fn providers(&self) -> &[Provider] {
+        &self.providers
+    }
+
+    /// Whether an EventCounter is wanted.
+    #[must_use]
+    pub fn includes_event_counter(&self, provider: &str, counter: &str) -> bool {
+        self.providers.iter().any(|p| p.name.eq_ignore_ascii_case(provider) && p.includes(counter))
+    }
+
+    /// Whether a Meter's instrument is wanted.
+    #[must_use]
+    pub fn includes_instrument(&self, meter: &str, instrument: &str) -> bool {
+        let matches = |p: &&Provider| !p.event_counters_only && p.name.eq_ignore_ascii_case(meter);
+        self.providers.iter().filter(matches).any(|p| p.includes(instrument))
+    }
+
+    /// The Meters to ask for.
+    pub(crate) fn meters(&self) -> impl Iterator<Item = &str> {
+        self.providers.iter().filter(|p| !p.event_counters_only).map(|p| p.name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<(String, bool, Vec<String>)> {
+        let selection = Selection::parse(text).unwrap();
+        selection.providers.into_iter().map(|p| (p.name, p.event_counters_only, p.counters)).collect()
+    }
+
+    fn list(items: &[&str]) -> Vec<String> {
+        items.iter().map(|&item| item.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_grammar_of_the_peers() {
+        assert_eq!(
+            names("System.Runtime[cpu-usage, working-set],My.Meter , EventCounters\\Other[a]"),
+            [
+                ("System.Runtime".into(), false, list(&["cpu-usage", "working-set"])),
+                ("My.Meter".into(), false, vec![]),
+                ("Other".into(), true, list(&["a"])),
+            ]
+        );
+        assert_eq!(names("A[x],A[y,x]"), [("A".into(), false, list(&["x", "y"]))]);
+        assert_eq!(names("A[x],A"), [("A".into(), false, vec![])]);
+        assert_eq!(names("A,A[x]"), [("A".into(), false, vec![])]);
+        assert_eq!(names("A[]"), [("A".into(), false, vec![])]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let reason = |text| match Selection::parse(text) {
+            Err(Error::Selection { reason, .. }) => reason,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(reason(""), SelectionError::EmptyProvider);
+        assert_eq!(reason("A,,B"), SelectionError::EmptyProvider);
+        assert_eq!(reason("A,"), SelectionError::EmptyProvider);
+        assert_eq!(reason("[a]"), SelectionError::EmptyProvider);
+        assert_eq!(reason("A[a"), SelectionError::Unclosed);
+        assert_eq!(reason("A[a]b"), SelectionError::AfterClosing);
+        assert_eq!(reason("A[a][b]"), SelectionError::AfterClosing);
+        assert_eq!(reason("A[a[b]]"), SelectionError::StrayBracket);
+        assert_eq!(reason("A]"), SelectionError::StrayBracket);
+        assert_eq!(reason("A,EventCounters\\A"), SelectionError::MixedPrefix);
+        assert_eq!(reason("EventCounters\\"), SelectionError::EmptyProvider);
+    }
+
+    #[test]
+    fn old_and_new_names_find_each_other() {
+        for text in ["gc-heap-size", "System.Runtime[gc-heap-size]", "dotnet.gc.last_collection.heap.size"] {
+            let selection = Selection::parse(text).unwrap();
+            assert!(selection.includes_event_counter("System.Runtime", "gc-heap-size"), "{text}");
+            assert!(
+                selection.includes_instrument("System.Runtime", "dotnet.gc.last_collection.heap.size"),
+                "{text}"
+            );
+            assert!(!selection.includes_event_counter("System.Runtime", "working-set"), "{text}");
+            assert!(!selection.includes_event_counter("Other", "gc-heap-size"), "{text}");
+        }
+        assert!(Selection::default().includes_instrument("System.Runtime", "anything"));
+        let old_only = Selection::parse("EventCounters\\System.Runtime").unwrap();
+        assert!(!old_only.includes_instrument("System.Runtime", "dotnet.exceptions"));
+        assert_eq!(old_only.meters().count(), 0);
+    }
+}

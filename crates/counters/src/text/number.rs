@@ -1,0 +1,95 @@
+//! Numbers as dotnet-counters writes them.
+
+/// From here on a number is abbreviated.
+const LARGE: f64 = 1e8;
+
+/// At most three decimals, thousands separated by commas: `1,731` or `0.1`.
+#[must_use]
+pub fn number(value: f64) -> String {
+    if value.is_nan() {
+        return "NaN".to_owned();
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+    }
+    // Ties go away from zero, as in .NET; numbers too large to be multiplied have no decimals anyway.
+    let rounded = if value.abs() < 1e12 { (value * 1000.0).round() / 1000.0 } else { value };
+    let text = format!("{:.3}", rounded.abs());
+    let (whole, decimals) = text.split_once('.').unwrap_or((&text, ""));
+    let decimals = decimals.trim_end_matches('0');
+    let mut out = String::with_capacity(text.len() + text.len() / 3);
+    if rounded < 0.0 {
+        out.push('-');
+    }
+    for (index, digit) in whole.chars().enumerate() {
+        if index > 0 && (whole.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    if !decimals.is_empty() {
+        out.push('.');
+        out.push_str(decimals);
+    }
+    out
+}
+
+/// The same, but `6.0234e+17` from a hundred million on.
+#[must_use]
+pub fn abbreviated(value: f64) -> String {
+    if !value.is_finite() || value.abs() < LARGE {
+        return number(value);
+    }
+    let text = format!("{value:.4e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.');
+    format!("{mantissa}e+{exponent:0>2}")
+}
+
+/// Padded on the right so that decimal points stand below each other when right-aligned.
+pub(super) fn aligned(value: f64) -> String {
+    let mut text = abbreviated(value);
+    if text.contains('e') || !value.is_finite() {
+        return text;
+    }
+    let missing = match text.split_once('.') {
+        Some((_, decimals)) => 3usize.saturating_sub(decimals.len()),
+        None => 4,
+    };
+    text.extend(std::iter::repeat_n(' ', missing));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0001, "0"),
+            (12.0, "12"),
+            (1731.0, "1,731"),
+            (0.1, "0.1"),
+            (6.2421875, "6.242"),
+            (2.0625, "2.063"),
+            (-1_234_567.5, "-1,234,567.5"),
+            (99_999_999.0, "99,999,999"),
+            (1e15, "1,000,000,000,000,000"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!(abbreviated(602_340_000_000_000_000.0), "6.0234e+17");
+        assert_eq!(abbreviated(1e8), "1e+08");
+        assert_eq!(abbreviated(-2.5e9), "-2.5e+09");
+        assert_eq!(abbreviated(99_999_999.0), "99,999,999");
+        assert_eq!(abbreviated(1e120), "1e+120");
+    }
+
+    #[test]
+    fn decimal_points_meet() {
+        assert_eq!([12.0, 0.1, 6.242].map(aligned), ["12    ", "0.1  ", "6.242"]);
+    }
+}
