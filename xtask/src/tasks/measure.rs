@@ -53,7 +53,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         (&big.path, &rows, big.objects),
         (&big.path, "dumpheap -strings", big.objects),
         (&big.path, &object, 0),
-        (&small.path, "dumpheap -stat", small.objects),
+        (&small.path, "dumpheap -stat", 0),
         (&small.path, "eeversion", 0),
         (Path::new(""), "ps", 0),
     ];
@@ -79,7 +79,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             }
             let command = || {
                 let mut command = Command::new(words.first().cloned().unwrap_or_default());
-                command.args(words.iter().skip(1)).stdin(Stdio::null()).stdout(Stdio::null());
+                command
+                    .args(words.iter().skip(1))
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null());
                 command
             };
             let once = measure(command())?;
