@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use dnd_contract::{Explain, Kind};
 use thiserror::Error;
 
+use crate::packed::Packing;
+
 /// Why a core file can't be read at all. What is merely absent from a readable one is no error but
 /// [`Missing`](crate::Missing) when it is asked for, and [`Truncation`](crate::Truncation) for a file cut off.
 #[derive(Debug, Error)]
@@ -18,6 +20,30 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The temporary file for unpacking can't be made or filled.
+    #[error("can't unpack into a temporary file in {}", folder.display())]
+    Temporary {
+        /// Where it was to be.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The compressed data is damaged so early that nothing of use came out.
+    #[error("the {} data of {} can't be unpacked: {what}", packing.name(), path.display())]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// How it is compressed.
+        packing: Packing,
+        /// What is wrong.
+        what: String,
+    },
+    /// The caller stopped the unpacking.
+    #[error("unpacking of {} was cancelled", path.display())]
+    Cancelled {
+        /// The file.
+        path: PathBuf,
     },
     /// There is nothing in it.
     #[error("{} is empty", path.display())]
@@ -62,13 +88,14 @@ pub enum Error {
 impl Explain for Error {
     fn kind(&self) -> Kind {
         match self {
-            Error::Io { source, .. } => match source.kind() {
+            Error::Io { source, .. } | Error::Temporary { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Kind::NotFound,
                 io::ErrorKind::PermissionDenied => Kind::Permission,
                 io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory => Kind::Usage,
                 _ => Kind::Failed,
             },
-            Error::Empty { .. } | Error::Damaged { .. } => Kind::Corrupt,
+            Error::Cancelled { .. } => Kind::Failed,
+            Error::Empty { .. } | Error::Damaged { .. } | Error::Packed { .. } => Kind::Corrupt,
             Error::NotElf { .. } | Error::NotCore { .. } | Error::Machine { .. } => Kind::Unsupported,
         }
     }
@@ -81,7 +108,10 @@ impl Explain for Error {
                         .to_owned(),
                 ]
             }
-            Error::Damaged { .. } => {
+            Error::Temporary { .. } => {
+                vec!["TMPDIR names another folder, with room for the unpacked dump".to_owned()]
+            }
+            Error::Damaged { .. } | Error::Packed { .. } => {
                 vec![
                     "compare the file's size with that on the machine it was taken on, and copy it again"
                         .to_owned(),

@@ -16,14 +16,16 @@ mod elf;
 mod error;
 mod files;
 mod map;
+mod packed;
 mod runs;
 mod target;
 
-pub use corefile::{AuxEntry, Core, Createdump, ProcessInfo, SignalInfo, Truncation};
+pub use corefile::{AuxEntry, Core, Createdump, Packed, ProcessInfo, SignalInfo, Truncation};
 pub use elf::{ElfFile, ElfImage, ImageError, ProgramHeader, Symbol};
 pub use error::Error;
 pub use files::{FileOptions, FileUse, Verdict, WithFiles};
 pub use map::{MappedFile, prefetch};
+pub use packed::{Packing, Progress};
 pub use target::{
     Arch, Arm64Registers, FileMapping, Memory, Missing, Permissions, Range, Registers, Target, Thread,
     X64Registers,

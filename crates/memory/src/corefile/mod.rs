@@ -3,6 +3,7 @@
 mod header;
 mod notes;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use crate::bytes::{u32_at, u64_at};
 use crate::error::Error;
 use crate::map::MappedFile;
+use crate::packed::{self, Packing, Progress};
 use crate::runs::{Run, Runs};
 use crate::target::{Arch, FileMapping, Memory, Missing, Range, Target, Thread};
 
@@ -29,6 +31,15 @@ pub struct Truncation {
     pub segments: usize,
     /// Whether notes (threads, file names) were lost too.
     pub notes: bool,
+}
+
+/// How a core was compressed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Packed {
+    /// The format.
+    pub packing: Packing,
+    /// What was wrong with the compressed data; what came before is there.
+    pub damage: Option<String>,
 }
 
 /// What createdump tells about a dump that it made.
@@ -55,6 +66,7 @@ pub struct Core {
     described: u64,
     overlaps: usize,
     truncation: Option<Truncation>,
+    packed: Option<Packed>,
     notes: notes::Notes,
 }
 
@@ -67,6 +79,30 @@ impl Core {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let map = MappedFile::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Self::from_map(map, path)
+    }
+
+    /// Opens the core at `path`, compressed or not. A compressed one is unpacked into a nameless file in `folder`
+    /// first; `observe` is called about once per megabyte and may end it.
+    ///
+    /// # Errors
+    /// As [`Core::open`], and when unpacking fails before there is a core. Data cut off or damaged later gives a
+    /// truncated core: see [`Core::packed`].
+    pub fn open_packed(
+        path: &Path,
+        folder: &Path,
+        observe: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Self, Error> {
+        let Some(unpacked) = packed::unpack(path, folder, observe)? else { return Self::open(path) };
+        let (packing, damage) = (unpacked.packing, unpacked.damage);
+        match (Self::from_map(unpacked.map, path), damage) {
+            (Ok(core), damage) => Ok(Self { packed: Some(Packed { packing, damage }), ..core }),
+            (Err(Error::Damaged { what, .. }), Some(damage)) => Err(Error::Packed {
+                path: path.to_owned(),
+                packing,
+                what: format!("{damage}, and so {what}"),
+            }),
+            (Err(e), _) => Err(e),
+        }
     }
 
     /// Reads a core from a file already mapped; `path` is only its name.
@@ -117,6 +153,7 @@ impl Core {
             described,
             overlaps,
             truncation,
+            packed: None,
             notes,
             map,
         })
@@ -128,7 +165,13 @@ impl Core {
         &self.path
     }
 
-    /// The file's size in bytes.
+    /// How the file was compressed; `None` for a plain one.
+    #[must_use]
+    pub fn packed(&self) -> Option<&Packed> {
+        self.packed.as_ref()
+    }
+
+    /// The file's size in bytes; of a compressed one what was unpacked.
     #[must_use]
     pub fn file_size(&self) -> u64 {
         self.map.bytes().len() as u64

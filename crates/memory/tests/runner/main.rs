@@ -7,5 +7,6 @@ mod files;
 mod images;
 mod large;
 mod layout;
+mod packed;
 mod real;
 mod writer;
