@@ -1,1 +1,10 @@
 //! The end-to-end tests.
+
+mod collect;
+mod container;
+mod counters;
+mod fake_runtime;
+mod ps;
+
+/// The binary under test.
+const DND: &str = env!("CARGO_BIN_EXE_dnd");

@@ -37,6 +37,8 @@ pub struct Request {
     pub crash_report: bool,
     /// Try even what is known to fail, or to harm the target later.
     pub force: bool,
+    /// When the name is taken, append the first number that is free: `core_2`. Otherwise a taken name is an error.
+    pub numbered: bool,
 }
 
 /// Everything checked; the private directory exists, the target was not asked yet. Dropping it, also in the middle of
@@ -47,7 +49,10 @@ pub struct Prepared {
     request: Request,
     root: Option<Root>,
     dir: PathBuf,
+    /// The name wanted.
     name: String,
+    /// The same with a number when it was taken.
+    planned: String,
     staging: Staging,
     warnings: Vec<String>,
 }
@@ -81,26 +86,51 @@ pub fn prepare(target: &Chosen, request: Request, cwd: &Path) -> Result<Prepared
     let unusable =
         |source: io::Error| Error::Directory { path: here(dir).display().to_string(), elsewhere, source };
     let directory = Directory::open(root.as_ref(), dir).map_err(unusable)?;
-    let mut names = vec![name.to_owned()];
-    if request.crash_report {
-        names.push(format!("{name}{REPORT}"));
-    }
-    for name in &names {
-        if let Some(what) = directory.holds(name).map_err(unusable)? {
-            return Err(Error::Exists { path: here(&dir.join(name)).display().to_string(), what });
+    let mut taken = None;
+    let mut planned = name.to_owned();
+    for candidate in names(name, request.numbered) {
+        taken = taken_by(&directory, &candidate, request.crash_report).map_err(unusable)?;
+        if taken.is_none() {
+            planned = candidate;
+            break;
         }
     }
-    check_space(proc.status(pid).as_ref(), directory.available(), request.dump_type, request.force)?;
+    if let Some((name, what)) = taken {
+        return Err(Error::Exists { path: here(&dir.join(name)).display().to_string(), what });
+    }
     let staging = directory.stage(target.process.uid).map_err(unusable)?;
+    check_space(proc.status(pid).as_ref(), staging.available(), request.dump_type, request.force)?;
     Ok(Prepared {
         target: target.clone(),
         root,
         dir: dir.to_owned(),
         name: name.to_owned(),
+        planned,
         staging,
         warnings,
         request,
     })
+}
+
+/// The names to try, in order.
+fn names(name: &str, numbered: bool) -> impl Iterator<Item = String> {
+    let more = if numbered { 2..100 } else { 0..0 };
+    std::iter::once(name.to_owned()).chain(more.map(move |n| format!("{name}_{n}")))
+}
+
+/// The file that is in the way of a dump of this name or of its crash report, and what it is.
+fn taken_by(
+    directory: &Directory,
+    name: &str,
+    crash_report: bool,
+) -> io::Result<Option<(String, &'static str)>> {
+    let report = crash_report.then(|| format!("{name}{REPORT}"));
+    for name in std::iter::once(name.to_owned()).chain(report) {
+        if let Some(what) = directory.holds(&name)? {
+            return Ok(Some((name, what)));
+        }
+    }
+    Ok(None)
 }
 
 impl Prepared {
@@ -113,7 +143,7 @@ impl Prepared {
     /// A line for the user: what is going to be written where.
     #[must_use]
     pub fn announcement(&self) -> String {
-        let path = self.dir.join(&self.name);
+        let path = self.dir.join(&self.planned);
         let path = dnd_contract::escape(&path.to_string_lossy()).into_owned();
         match self.request.dump_type {
             DumpType::Full => format!("Writing full to {path}"),
@@ -141,8 +171,8 @@ impl Prepared {
             return Err(Error::Runtime { source, hints });
         }
         let (file, bytes) = self.checked()?;
-        let report = self.publish(&file)?;
-        let path = self.dir.join(&self.name);
+        let (name, report) = self.publish(&file)?;
+        let path = self.dir.join(&name);
         let here = |path: &Path| self.here(path).to_string_lossy().into_owned();
         let mut warnings = self.warnings.clone();
         if self.request.crash_report && report.is_none() {
@@ -208,21 +238,33 @@ impl Prepared {
         Ok((file, bytes))
     }
 
-    /// Names the files; returns the name of the crash report.
-    fn publish(&self, dump: &File) -> Result<Option<String>, Error> {
+    /// Names the files; returns their names.
+    fn publish(&self, dump: &File) -> Result<(String, Option<String>), Error> {
         let failed = |source| Error::Publish { path: self.shown(), source };
-        self.staging.publish(FILE, dump, &self.name).map_err(failed)?;
-        if !self.request.crash_report {
-            return Ok(None);
+        let inside = format!("{FILE}{REPORT}");
+        let report =
+            if self.request.crash_report { self.staging.take(&inside).map_err(failed)? } else { None };
+        let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+        for name in names(&self.name, self.request.numbered) {
+            match self.publish_as(&name, dump, report.as_ref()) {
+                Ok(report) => return Ok((name, report)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => last = e,
+                Err(e) => return Err(failed(e)),
+            }
         }
-        let (inside, outside) = (format!("{FILE}{REPORT}"), format!("{}{REPORT}", self.name));
-        let Some(report) = self.staging.take(&inside).map_err(failed)? else { return Ok(None) };
-        match self.staging.publish(&inside, &report, &outside) {
+        Err(failed(last))
+    }
+
+    /// Both files or none.
+    fn publish_as(&self, name: &str, dump: &File, report: Option<&File>) -> io::Result<Option<String>> {
+        self.staging.publish(FILE, dump, name)?;
+        let Some(report) = report else { return Ok(None) };
+        let outside = format!("{name}{REPORT}");
+        match self.staging.publish(&format!("{FILE}{REPORT}"), report, &outside) {
             Ok(()) => Ok(Some(outside)),
-            Err(source) => {
-                // Both or none.
-                self.staging.unpublish(&self.name);
-                Err(failed(source))
+            Err(e) => {
+                self.staging.unpublish(name);
+                Err(e)
             }
         }
     }

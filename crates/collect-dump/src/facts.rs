@@ -47,7 +47,8 @@ pub(crate) fn type_name(dump_type: DumpType) -> &'static str {
 /// When `out` fails.
 pub fn write_text(out: &mut dyn Write, facts: &DumpFacts) -> io::Result<()> {
     let seconds = std::time::Duration::from_millis(facts.elapsed_ms).as_secs_f64();
-    writeln!(out, "Complete: {} in {seconds:.1} s", size(facts.size))?;
+    let path = escape(&facts.path_in_target);
+    writeln!(out, "Complete: {path}, {} in {seconds:.1} s", size(facts.size))?;
     if let Some(report) = &facts.crash_report {
         writeln!(out, "Crash report: {}", escape(report))?;
     }
@@ -111,7 +112,7 @@ mod tests {
             write_text(&mut out, facts).unwrap();
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(text(&facts), "Complete: 5.00 MB in 1.2 s\n");
+        assert_eq!(text(&facts), "Complete: /a, 5.00 MB in 1.2 s\n");
         facts.path = "/proc/7/root/a".into();
         facts.crash_report = Some("/proc/7/root/a.crashreport.json".into());
         assert!(text(&facts).ends_with(

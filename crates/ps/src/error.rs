@@ -36,6 +36,8 @@ pub enum Error {
         uid: u32,
         /// Whether this program is run by root.
         root: bool,
+        /// .NET processes that have this pid in their container, as numbered here.
+        inside: Vec<u32>,
     },
     /// A .NET process that can't be talked to.
     #[error("process {pid} ({name}) can't be reached: {}", sentence(*reason, *uid))]
@@ -103,7 +105,9 @@ impl Explain for Error {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Gone { inside, .. } | Self::NotDotnet { inside, .. } if !inside.is_empty() => {
+            Self::Gone { inside, .. } | Self::NotDotnet { inside, .. } | Self::Hidden { inside, .. }
+                if !inside.is_empty() =>
+            {
                 inside.iter().map(|pid| format!("process {pid} has this id in its container: -p {pid}")).collect()
             }
             Self::Gone { .. } => vec!["`dnd ps` lists the .NET processes".to_owned()],

@@ -41,7 +41,13 @@ pub async fn by_pid(discovery: &mut Discovery, proc: &ProcFs, pid: u32) -> Resul
                 NotDotnet::NoRuntime => Error::NotDotnet { pid, name, inside: inside(discovery, pid) },
                 NotDotnet::Hidden => {
                     let uid = proc.status(pid).map_or(0, |s| s.uid);
-                    Error::Hidden { pid, name, uid, root: discovery.is_root() }
+                    Error::Hidden {
+                        pid,
+                        name,
+                        uid,
+                        root: discovery.is_root(),
+                        inside: inside(discovery, pid),
+                    }
                 }
             });
         }

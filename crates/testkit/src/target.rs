@@ -180,6 +180,13 @@ impl TargetBuilder {
         self
     }
 
+    /// Has it run as another user, which only root can do.
+    #[must_use]
+    pub fn as_user(mut self, uid: u32) -> Self {
+        std::os::unix::process::CommandExt::uid(&mut self.command, uid);
+        self
+    }
+
     /// Server GC with two heaps.
     #[must_use]
     pub fn server_gc(self) -> Self {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dnd_collect_dump::{DumpType, Error, Prepared, Request, prepare};
+use dnd_collect_dump::{DumpType, Request, prepare};
 use dnd_contract::{Kind, escape};
 use dnd_ps::Chosen;
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -78,21 +78,20 @@ impl From<Type> for DumpType {
 pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     block_on(async {
         let target = args.target.resolve().await?;
-        let request = |output| Request {
-            output,
+        let request = Request {
+            output: args.output.clone().unwrap_or_else(|| default_output(&target)),
             dump_type: args.dump_type.into(),
             diag: args.diag,
             crash_report: args.crash_report,
             force: args.force,
+            // A second dump within the second gets a number behind its name.
+            numbered: args.output.is_none(),
         };
         let cwd = std::env::current_dir()
             .map_err(|e| CliError::new(Kind::NotFound, format!("the current folder can't be used: {e}")))?;
         // From here on a signal must not leave files behind.
         let interrupted = interruption()?;
-        let prepared = match &args.output {
-            Some(output) => prepare(&target, request(output.clone()), &cwd)?,
-            None => prepare_default(&target, request, &cwd)?,
-        };
+        let prepared = prepare(&target, request, &cwd)?;
         for warning in prepared.warnings() {
             say(&format!("warning: {warning}"));
         }
@@ -127,6 +126,7 @@ fn progress() -> ProgressBar {
         bar.set_style(style);
     }
     bar.set_message("0 B");
+    bar.tick();
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
 }
@@ -156,25 +156,13 @@ fn cancelled(target: &Chosen) -> CliError {
         .hint("what it had written is removed, and its disk space is free again when it is done")
 }
 
-/// With the name `core_{yyyyMMdd_HHmmss}`, in the current folder or where a target that doesn't see it surely can write:
-/// where its socket is. A second dump within the second gets a number behind it.
-fn prepare_default(
-    target: &Chosen,
-    request: impl Fn(PathBuf) -> Request,
-    cwd: &Path,
-) -> Result<Prepared, Error> {
-    let folder = match target.process.other_root {
-        Some(true) => target.endpoint.inner_path().parent().unwrap_or(Path::new("/tmp")),
-        _ => Path::new(""),
-    };
+/// `core_{yyyyMMdd_HHmmss}`, in the current folder or where a target that doesn't see it surely can write: where its
+/// socket is.
+fn default_output(target: &Chosen) -> PathBuf {
     let name = jiff::Zoned::now().strftime("core_%Y%m%d_%H%M%S").to_string();
-    let mut number = 1;
-    loop {
-        let name = if number == 1 { name.clone() } else { format!("{name}_{number}") };
-        match prepare(target, request(folder.join(name)), cwd) {
-            Err(Error::Exists { .. }) if number < 100 => number += 1,
-            other => return other,
-        }
+    match target.process.other_root {
+        Some(true) => target.endpoint.inner_path().parent().unwrap_or(Path::new("/tmp")).join(name),
+        _ => PathBuf::from(name),
     }
 }
 

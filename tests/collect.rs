@@ -1,0 +1,544 @@
+//! `dnd dump collect`: a complete private file under a new name, or none and the reason.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+
+use dnd_testkit::{
+    Dnd, Output, Target, bench, core, must, one_per_major, runtime, runtimes, single_files, skip,
+};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::DND;
+use super::fake_runtime::{self, Asked};
+
+fn collect(pid: u32) -> Dnd {
+    Dnd::new(DND).args(["dump", "collect", "-p", &pid.to_string()])
+}
+
+/// All names in a folder.
+fn names(dir: &Path) -> Vec<String> {
+    let mut all: Vec<_> = must(fs::read_dir(dir), "a folder")
+        .map(|entry| must(entry, "an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    all.sort();
+    all
+}
+
+/// Type of an ELF file, from its header.
+fn elf_type(path: &Path) -> u16 {
+    let bytes = must(fs::read(path), "the dump");
+    assert_eq!(&bytes[..4], b"\x7fELF");
+    u16::from_le_bytes([bytes[16], bytes[17]])
+}
+
+const ET_CORE: u16 = 4;
+
+#[test]
+fn every_type_on_every_runtime() {
+    for runtime in runtimes() {
+        let mut target = Target::spawn(&runtime, "Leak", &["10", "1"]);
+        let (_scratch, dir) = Dnd::scratch();
+        let mut sizes = Vec::new();
+        for name in ["Full", "Heap", "Mini", "Triage"] {
+            let path = dir.join(name);
+            let facts = collect(target.pid()).args(["--json", "--type", name, "-o"]).arg(&path).run().json();
+            let meta = must(fs::metadata(&path), "the dump");
+            assert_eq!(elf_type(&path), ET_CORE);
+            // .NET Core 3.1 makes them readable for everybody.
+            assert_eq!((meta.mode() & 0o7777, meta.nlink()), (0o600, 1), "{} {name}", runtime.version);
+            let expected = json!({
+                "schema": "dnd.dump.collect",
+                "version": 1,
+                "pid": target.pid(),
+                "name": "dotnet",
+                "runtime_version": runtime.version,
+                "dump_type": name.to_lowercase(),
+                "path": path,
+                "path_in_target": path,
+                "size": meta.len(),
+                "elapsed_ms": facts["elapsed_ms"],
+                "crash_report": null,
+                "warnings": [],
+            });
+            assert_eq!(facts, expected);
+            sizes.push(meta.len());
+        }
+        assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2], "{sizes:?}");
+        assert_eq!(names(&dir), ["Full", "Heap", "Mini", "Triage"]);
+        // The target goes on as if nothing had happened.
+        assert_eq!(target.ask("more", "leaked "), "20 2");
+        assert!(target.stop().success());
+    }
+}
+
+#[test]
+fn the_default_name_here() {
+    let Some(runtime) = one_per_major().pop() else { return };
+    let target = Target::spawn(&runtime, "Leak", &["1", "1"]);
+    let (_scratch, dir) = Dnd::scratch();
+    let text = collect(target.pid()).args(["--type", "mini"]).dir(&dir).run().success();
+    let found = names(&dir);
+    let [name] = found.as_slice() else { panic!("{found:?}") };
+    let shape: String = name.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "core_00000000_000000");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], format!("Writing dump to {}", dir.join(name).display()));
+    assert!(lines.len() == 2 && lines[1].starts_with("Complete: ") && lines[1].ends_with(" s"), "{text}");
+    // Several within the second don't get into each other's way.
+    let more: Vec<_> =
+        (0..3).map(|_| collect(target.pid()).args(["--type", "mini"]).dir(&dir).spawn()).collect();
+    for running in more {
+        running.wait().success();
+    }
+    assert_eq!(names(&dir).len(), 4);
+}
+
+#[test]
+fn never_over_another_file() {
+    let Some(runtime) = one_per_major().pop() else { return };
+    let target = Target::spawn(&runtime, "Leak", &["1", "1"]);
+    let (_scratch, dir) = Dnd::scratch();
+    must(fs::write(dir.join("file"), "old"), "a file");
+    must(fs::create_dir(dir.join("folder")), "a folder");
+    must(fs::write(dir.join("aim"), "old"), "a file");
+    must(symlink(dir.join("aim"), dir.join("link")), "a link");
+    must(symlink(dir.join("nothing"), dir.join("dangling")), "a link");
+    must(fs::write(dir.join("report.crashreport.json"), "old"), "a file");
+    let before = names(&dir);
+    for (name, what) in [
+        ("file", "a file"),
+        ("folder", "a directory"),
+        ("link", "a symbolic link"),
+        ("dangling", "a symbolic link"),
+    ] {
+        let error = collect(target.pid()).arg("-o").arg(name).dir(&dir).run().fails(2);
+        assert!(error.contains(&format!("{}/{name} exists already: it is {what}", dir.display())), "{error}");
+        assert!(error.contains("-o"), "{error}");
+    }
+    let error = collect(target.pid()).args(["--crashreport", "-o", "report"]).dir(&dir).run().fails(2);
+    assert!(error.contains("report.crashreport.json exists already"), "{error}");
+    assert_eq!(names(&dir), before);
+    for name in ["file", "aim", "report.crashreport.json"] {
+        assert_eq!(must(fs::read_to_string(dir.join(name)), name), "old");
+    }
+}
+
+#[test]
+fn a_crash_report_beside_it() {
+    for runtime in one_per_major() {
+        let target = Target::spawn(&runtime, "Leak", &["1", "1"]);
+        let (_scratch, dir) = Dnd::scratch();
+        let run = collect(target.pid())
+            .args(["--json", "--crashreport", "--type", "Mini", "-o", "core"])
+            .dir(&dir)
+            .run();
+        if runtime.major() < 6 {
+            let error = run.fails(2);
+            assert!(error.contains("too old to write a crash report"), "{error}");
+            assert_eq!(names(&dir), [""; 0]);
+            continue;
+        }
+        let facts = run.json();
+        let report = dir.join("core.crashreport.json");
+        assert_eq!(facts["crash_report"], json!(report));
+        assert_eq!(must(fs::metadata(&report), "the report").mode() & 0o7777, 0o600);
+        let text = must(fs::read_to_string(&report), "the report");
+        let parsed: Value = must(serde_json::from_str(&text), "the report");
+        assert!(parsed["payload"]["threads"].as_array().is_some_and(|threads| !threads.is_empty()), "{text}");
+        assert_eq!(names(&dir), ["core", "core.crashreport.json"]);
+    }
+}
+
+#[test]
+fn the_runtimes_log_goes_to_the_targets_console() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let target = Target::spawn(&runtime, "Leak", &["1", "1"]);
+        let (_scratch, dir) = Dnd::scratch();
+        collect(target.pid()).args(["--diag", "--type", "Mini", "-o", "core"]).dir(&dir).run().success();
+        let said = target.stdout() + &target.stderr();
+        assert!(said.contains("[createdump]"), "{}: {said}", runtime.version);
+    }
+}
+
+#[test]
+fn names_that_createdump_would_change() {
+    for runtime in one_per_major() {
+        let target = Target::spawn(&runtime, "Leak", &["1", "1"]);
+        let (_scratch, dir) = Dnd::scratch();
+        let dir = dir.join("100%d %s%p äöü");
+        must(fs::create_dir(&dir), "a folder");
+        collect(target.pid()).args(["--type", "Mini", "-o", "%p %e%%.core"]).dir(&dir).run().success();
+        assert_eq!(names(&dir), ["%p %e%%.core"], "{}", runtime.version);
+    }
+}
+
+#[test]
+fn folders_that_can_not_be_written_to() {
+    let Some(runtime) = one_per_major().pop() else { return };
+    let mut target = Target::spawn(&runtime, "Leak", &["1", "1"]);
+    let (_scratch, dir) = Dnd::scratch();
+    must(fs::write(dir.join("file"), ""), "a file");
+    let run = |path: &str| collect(target.pid()).arg("-o").arg(path).dir(&dir).run();
+    let error = run("missing/core").fails(3);
+    assert!(
+        error.contains(&format!("{}/missing", dir.display())) && error.contains("No such file"),
+        "{error}"
+    );
+    assert!(run("file/core").fails(3).contains("Not a directory"));
+    assert!(run("folder/").fails(2).contains("not a file name"));
+    assert!(run("..").fails(2).contains("not a file name"));
+    // A file system that nobody can write to.
+    let error = run("/proc/core");
+    assert!(error.code != Some(0) && error.stderr.contains("directory /proc"), "{}", error.stderr);
+    assert_eq!(names(&dir), ["file"]);
+    assert!(target.alive());
+}
+
+#[test]
+fn a_target_that_may_not_enter_the_folder() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("targets of other users: only root can start them");
+    }
+    let Some(app) = single_files().into_iter().find(|app| app.name.starts_with("singlefile-10")) else {
+        return;
+    };
+    let open = std::env::temp_dir().join(format!("dnd-collect-{}", std::process::id()));
+    must(fs::create_dir(&open), "a folder");
+    must(fs::copy(&app.path, open.join("Service")), "copy");
+    let app = dnd_testkit::SingleFile { path: open.join("Service"), ..app };
+    let target = app.builder(1).as_user(65534).spawn();
+    let private = open.join("private");
+    must(fs::create_dir(&private), "a folder");
+    must(fs::set_permissions(&private, PermissionsExt::from_mode(0o700)), "chmod");
+    let refused = collect(target.pid()).args(["-o", "core"]).dir(&private).run();
+    let left = names(&private);
+    // In a folder that is not the target's, but that it may enter, it may write into its own private one.
+    let written = collect(target.pid()).args(["--json", "-o", "core"]).dir(&open).run();
+    let owner = fs::metadata(open.join("core")).map(|meta| (meta.uid(), meta.mode() & 0o7777));
+    must(fs::remove_dir_all(&open), "rm");
+    let error = refused.fails(7);
+    assert!(
+        error.contains(&format!("runs as user 65534, who may not enter {}", private.display())),
+        "{error}"
+    );
+    assert_eq!(left, [""; 0]);
+    written.json();
+    assert_eq!(must(owner, "the dump"), (65534, 0o600));
+}
+
+#[test]
+fn full_and_read_only_disks() {
+    for runtime in one_per_major() {
+        let Some(target) = Target::builder(&runtime, "Leak").args(&["1", "1"]).in_container() else { return };
+        let target = target.spawn();
+        let script = "mkdir /tmp/full /tmp/ro && mount -t tmpfs -o size=1m tmpfs /tmp/full && \
+                      mount -t tmpfs -o ro tmpfs /tmp/ro";
+        let mounted = target.beside(Path::new("sh")).args(["-c", script]).status();
+        assert!(must(mounted, "mount").success());
+        let full = target.tmp().join("full");
+        let run =
+            |args: &[&str]| Dnd::beside(DND, &target).args(["dump", "collect", "-p", "1"]).args(args).run();
+
+        // What surely won't fit is not tried.
+        let error = run(&["-o", "/tmp/full/core"]).fails(7);
+        assert!(
+            error.contains("a full dump needs at least") && error.contains("1.05 MB are free"),
+            "{error}"
+        );
+        assert!(error.contains("--type Heap"), "{error}");
+        // What is tried fails, tells why, and leaves nothing.
+        for args in [&["-o", "/tmp/full/core", "--force"][..], &["-o", "/tmp/full/core", "--type", "Heap"]] {
+            let error = run(args).fails(7);
+            assert!(error.contains("the disk is full"), "{}: {error}", runtime.version);
+            assert_eq!(names(&full), [""; 0]);
+        }
+        let error = run(&["-o", "/tmp/ro/core"]).fails(4);
+        assert!(error.contains("Read-only file system") && error.contains("mounted volume"), "{error}");
+        // The same seen from outside.
+        let outside = collect(target.pid()).args(["-o", "/tmp/ro/core"]).run().fails(4);
+        assert!(outside.contains(&format!("/proc/{}/root/tmp/ro", target.pid())), "{outside}");
+    }
+}
+
+#[test]
+fn single_files_are_refused_unless_forced() {
+    for app in single_files() {
+        let mut target = app.builder(1).spawn();
+        let (_scratch, dir) = Dnd::scratch();
+        let run = |args: &[&str]| collect(target.pid()).args(args).args(["-o", "core"]).dir(&dir).run();
+        let version = app.name.rsplit('-').next().expect("a version");
+        if app.native_aot() {
+            for args in [&[][..], &["--force"]] {
+                let error = run(args).fails(5);
+                assert!(error.contains("NativeAOT") && error.contains("gcore"), "{error}");
+            }
+        } else if version.starts_with("10.") {
+            let text = run(&[]).success();
+            assert!(text.contains("Complete"), "{text}");
+        } else {
+            let error = run(&[]).fails(5);
+            assert!(error.contains(&format!("single-file application on .NET {version}")), "{error}");
+            assert!(
+                error.contains("crashes in a later event session") && error.contains("--force"),
+                "{error}"
+            );
+            assert!(run(&["--type", "Heap"]).fails(5).contains("for a heap dump, writes nothing"));
+            assert_eq!(names(&dir), [""; 0]);
+            // The runtime says "done".
+            let error = run(&["--type", "Heap", "--force"]).fails(7);
+            assert!(
+                error.contains("warning: ") && error.contains("reports success, but wrote nothing"),
+                "{error}"
+            );
+            assert!(error.contains("--type Full"), "{error}");
+            assert_eq!(names(&dir), [""; 0]);
+            let forced = run(&["--force", "--json"]);
+            assert!(forced.stderr.contains("can crash it until it is restarted"), "{}", forced.stderr);
+            let facts = forced.json();
+            assert_eq!(facts["warnings"].as_array().map(Vec::len), Some(1));
+            assert_eq!(elf_type(&dir.join("core")), ET_CORE);
+        }
+        assert!(target.alive(), "{}", app.name);
+    }
+}
+
+#[test]
+fn a_target_in_a_debugger() {
+    let Some(runtime) = one_per_major().pop() else { return };
+    let target = Target::spawn(&runtime, "Leak", &["1", "1"]);
+    let strace = std::process::Command::new("strace")
+        .args([
+            "-f",
+            "-e",
+            "trace=none",
+            "-e",
+            "signal=none",
+            "-o",
+            "/dev/null",
+            "-p",
+            &target.pid().to_string(),
+        ])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn();
+    let Ok(mut strace) = strace else { return skip("targets in a debugger: there is no strace") };
+    // It says so when it is attached.
+    let mut line = String::new();
+    let mut stderr = std::io::BufReader::new(strace.stderr.take().expect("a pipe"));
+    must(std::io::BufRead::read_line(&mut stderr, &mut line), "strace");
+    let (_scratch, dir) = Dnd::scratch();
+    let run = collect(target.pid()).args(["--type", "Mini", "-o", "core"]).dir(&dir).run();
+    must(strace.kill(), "kill");
+    must(strace.wait(), "wait");
+    assert!(line.contains("attached"), "{line}");
+    let error = run.fails(7);
+    assert!(error.contains("is being traced by process"), "{error}");
+    assert_eq!(names(&dir), [""; 0]);
+}
+
+#[test]
+fn a_progress_line_on_a_terminal_only() {
+    let Some(runtime) = one_per_major().pop() else { return };
+    let target = Target::spawn(&runtime, "Leak", &["1", "1"]);
+    let (_scratch, dir) = Dnd::scratch();
+    let piped = collect(target.pid()).args(["-o", "piped"]).dir(&dir).run();
+    assert_eq!(piped.stderr, "");
+    piped.success();
+    let mut screen = collect(target.pid()).args(["-o", "shown"]).dir(&dir).pty(24, 100);
+    assert!(screen.wait_end().success());
+    assert!(screen.raw().contains("the process stands still"), "{}", screen.raw());
+    // At its end the line is gone.
+    assert!(!screen.text().contains("stands still"), "{}", screen.text());
+}
+
+/// A fake runtime too old to be asked who it is, and what it does with the dump's path.
+fn fake(dir: &Path, dump: impl Fn(Asked) + Send + Sync + 'static) {
+    fake_runtime::serve(dir, move |asked| match (asked.set, asked.id) {
+        (1, 3) => dump(asked),
+        _ => asked.answer(&fake_runtime::unknown_command()),
+    });
+}
+
+fn collect_fake(dir: &Path) -> Dnd {
+    let pid = std::process::id().to_string();
+    fake_runtime::dnd(dir).args(["dump", "collect", "--force", "-p", &pid, "-o", "out/core"]).dir(dir)
+}
+
+/// Answers success after `write` has done something at the path.
+fn fake_writes(write: impl Fn(&Path) + Send + Sync + 'static) -> (Output, Vec<String>) {
+    let (_scratch, dir) = Dnd::scratch();
+    must(fs::create_dir(dir.join("out")), "a folder");
+    fake(&dir, move |asked| {
+        write(&asked.path());
+        asked.answer(&fake_runtime::ok(&[0; 4]));
+    });
+    let output = collect_fake(&dir).run();
+    (output, names(&dir.join("out")))
+}
+
+#[test]
+fn success_is_not_believed() {
+    type Write = Box<dyn Fn(&Path) + Send + Sync>;
+    let Some(whole) =
+        one_per_major().pop().map(|runtime| core(&runtime, "Leak", &dnd_testkit::CoreSpec::default()).path())
+    else {
+        return;
+    };
+    let cut = whole.clone();
+    let secret = PathBuf::from("/etc/passwd");
+    let cases: Vec<(&str, i32, Write)> = vec![
+        ("wrote nothing", 7, Box::new(|_| {})),
+        ("wrote nothing", 7, Box::new(|path| must(fs::write(path, ""), "write"))),
+        ("not a core dump", 7, Box::new(|path| must(fs::write(path, "dump dump dump"), "write"))),
+        (
+            "not a core dump",
+            7,
+            Box::new(|path| {
+                must(fs::copy("/proc/self/exe", path), "copy");
+            }),
+        ),
+        (
+            "the dump is cut off",
+            7,
+            Box::new(move |path| {
+                must(fs::copy(&cut, path), "copy");
+                let file = must(fs::File::options().write(true).open(path), "open");
+                must(file.set_len(must(file.metadata(), "stat").len() / 2), "truncate");
+            }),
+        ),
+        ("can't be put at", 7, Box::new(move |path| must(symlink(&secret, path), "link"))),
+    ];
+    for (words, code, write) in cases {
+        let (output, left) = fake_writes(write);
+        let error = output.fails(code);
+        assert!(error.contains(words), "{words}: {error}");
+        assert_eq!(left, [""; 0], "{words}");
+    }
+    let (output, left) = fake_writes(move |path| {
+        must(fs::copy(&whole, path), "copy");
+        // A file of the name appears meanwhile.
+        let wanted = path.parent().and_then(Path::parent).expect("a folder").join("core");
+        must(fs::write(wanted, "mine"), "write");
+    });
+    assert!(output.fails(2).contains("can't be put at"));
+    assert_eq!(left, ["core"]);
+}
+
+#[test]
+fn the_runtimes_own_words() {
+    let (_scratch, dir) = Dnd::scratch();
+    must(fs::create_dir(dir.join("out")), "a folder");
+    fake(&dir, |asked| {
+        must(fs::write(asked.path(), "half"), "write");
+        asked.answer(&fake_runtime::failure(
+            "[createdump] ptrace(ATTACH, 7) FAILED Operation not permitted\n\x1b[31m",
+        ));
+    });
+    let error = collect_fake(&dir).run().fails(7);
+    assert!(error.contains("E_FAIL (0x80004005), [createdump] ptrace(ATTACH, 7) FAILED"), "{error}");
+    assert!(error.contains("SYS_PTRACE") && !error.contains('\x1b'), "{error}");
+    assert_eq!(names(&dir.join("out")), [""; 0]);
+}
+
+#[test]
+fn a_target_that_ends_meanwhile() {
+    let (_scratch, dir) = Dnd::scratch();
+    must(fs::create_dir(dir.join("out")), "a folder");
+    fake(&dir, |asked| {
+        must(fs::write(asked.path(), "half"), "write");
+        drop(asked);
+    });
+    let error = collect_fake(&dir).run().fails(7);
+    assert!(error.contains("closed the connection without answering"), "{error}");
+    assert_eq!(names(&dir.join("out")), [""; 0]);
+}
+
+#[test]
+fn interrupted() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let (_scratch, dir) = Dnd::scratch();
+        let out = dir.join("out");
+        must(fs::create_dir(&out), "a folder");
+        let (writes, written) = channel();
+        let (leaves, left) = channel();
+        let (tries, tried) = channel();
+        let left = std::sync::Mutex::new(left);
+        fake(&dir, move |asked| {
+            let path = asked.path();
+            must(fs::write(&path, "half"), "write");
+            must(writes.send(()), "send");
+            asked.wait_closed();
+            // A runtime goes on all the same.
+            must(must(left.lock(), "lock").recv(), "receive");
+            must(tries.send(fs::write(&path, "more").is_ok()), "send");
+        });
+        let running = collect_fake(&dir).spawn();
+        must(written.recv_timeout(dnd_testkit::DEADLINE), "the dump was never begun");
+        assert_eq!(names(&out).len(), 1);
+        running.signal(signal);
+        let error = running.wait().fails(7);
+        assert!(error.contains("cancelled: no dump was written") && error.contains("stand still"), "{error}");
+        assert_eq!(names(&out), [""; 0]);
+        // There is no folder left that it could write into.
+        must(leaves.send(()), "send");
+        assert!(!must(tried.recv_timeout(dnd_testkit::DEADLINE), "the connection was never closed"));
+        assert_eq!(names(&out), [""; 0]);
+    }
+}
+
+#[test]
+fn a_host_that_can_not_be_seen() {
+    let (_scratch, dir) = Dnd::scratch();
+    fake_runtime::serve(&dir, |asked| asked.answer(&fake_runtime::process_info("8.0.4")));
+    let pid = std::process::id().to_string();
+    let error = fake_runtime::dnd(&dir).args(["dump", "collect", "-p", &pid]).dir(&dir).run().fails(4);
+    assert!(
+        error.contains("may not be looked into; if it is a single-file application of .NET 8.0.4"),
+        "{error}"
+    );
+    assert!(error.contains("--force"), "{error}");
+}
+
+#[test]
+fn a_runtime_without_createdump() {
+    let Some(runtime) = runtime("3.1.23").or_else(|| one_per_major().pop()) else { return };
+    // A copy of the runtime, by links, without the program.
+    let scratch = must(bench().scratch("bare"), "no scratch directory");
+    let bare = scratch.path().join("dotnet");
+    copy_links(&runtime.host().parent().expect("a folder").to_path_buf(), &bare);
+    let createdump = bare.join(must(
+        runtime.createdump().strip_prefix(runtime.host().parent().expect("a folder")),
+        "a path inside",
+    ));
+    let dotnet = dnd_testkit::Runtime { root: bare, ..runtime };
+    // The host insists on it; the runtime looks for it only when it is needed.
+    let target = Target::spawn(&dotnet, "Leak", &["1", "1"]);
+    let (_out, dir) = Dnd::scratch();
+    let run = || collect(target.pid()).args(["-o", "core"]).dir(&dir).run().fails(7);
+    must(fs::remove_file(&createdump), "rm");
+    let error = run();
+    assert!(error.contains(&format!("{} is missing", createdump.display())), "{error}");
+    must(fs::write(&createdump, "#!/bin/sh\n"), "write");
+    must(fs::set_permissions(&createdump, PermissionsExt::from_mode(0o644)), "chmod");
+    let error = run();
+    assert!(error.contains(&format!("{} is not executable", createdump.display())), "{error}");
+    assert_eq!(names(&dir), [""; 0]);
+}
+
+/// The same tree, with hard links for files.
+fn copy_links(from: &Path, to: &Path) {
+    must(fs::create_dir(to), "a folder");
+    for entry in must(fs::read_dir(from), "a folder") {
+        let entry = must(entry, "an entry");
+        let dest = to.join(entry.file_name());
+        if must(entry.file_type(), "its type").is_dir() {
+            copy_links(&entry.path(), &dest);
+        } else {
+            let real = must(fs::canonicalize(entry.path()), "a file");
+            must(fs::hard_link(real, dest), "a link");
+        }
+    }
+}
