@@ -64,7 +64,7 @@ mod tests {
     fn commands_options_generations_and_types() {
         assert_eq!(found("dumph"), (0, vec!["dumpheap".to_owned()]));
         assert_eq!(found("help gcr"), (5, vec!["gcroot".to_owned()]));
-        assert_eq!(found("dumpheap -st"), (9, vec!["-stat".to_owned()]));
+        assert_eq!(found("dumpheap -sta"), (9, vec!["-stat".to_owned()]));
         assert_eq!(found("dumpheap -gen l"), (14, vec!["loh".to_owned()]));
         assert_eq!(found("gchandles -type pi"), (16, vec!["Pinned".to_owned()]));
         assert_eq!(found("dumpheap -type Demo"), (15, vec!["Demo.Node".to_owned()]));

@@ -69,6 +69,7 @@ pub struct Field {
 
 struct Counts {
     instance: u32,
+    methods: u32,
     statics: u32,
 }
 
@@ -150,22 +151,34 @@ impl Runtime<'_> {
         })
     }
 
+    /// Number of methods of a type, the inherited virtual ones included: its slots.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the type's class is not in the dump.
+    pub fn method_count(&self, table: &MethodTable) -> Result<u32, Error> {
+        Ok(self.field_counts(&self.method_table(table.canonical)?)?.methods)
+    }
+
     fn field_counts(&self, canonical: &MethodTable) -> Result<Counts, Error> {
         let memory = self.target();
         let class = canonical.ee_class;
         let what = "a type's field counts";
         match self.layout().ee_class {
-            EeClassLayout::Plain { instance_fields, static_fields, .. } => {
+            EeClassLayout::Plain { instance_fields, methods, static_fields, .. } => {
                 let half = |at: u64| memory.u16(class.wrapping_add(at)).reading(what);
-                Ok(Counts { instance: half(instance_fields)?.into(), statics: half(static_fields)?.into() })
+                Ok(Counts {
+                    instance: half(instance_fields)?.into(),
+                    methods: half(methods)?.into(),
+                    statics: half(static_fields)?.into(),
+                })
             }
             EeClassLayout::Packed { fixed_size, packed_flag, .. } => {
                 let start = memory.u8(class.wrapping_add(fixed_size)).reading(what)?;
                 let packed = memory.u8(class.wrapping_add(packed_flag)).reading(what)? != 0;
                 let at = class.wrapping_add(start.into());
                 let fields = if packed { unpack(memory, at)? } else { plain(memory, at)? };
-                let [instance, _, statics] = fields;
-                Ok(Counts { instance, statics })
+                let [instance, methods, statics] = fields;
+                Ok(Counts { instance, methods, statics })
             }
         }
     }

@@ -83,7 +83,8 @@ pub struct Handle {
     pub kind: HandleKind,
     /// The object that it points to.
     pub object: u64,
-    /// Of a dependent handle: the second object, 0 for none.
+    /// Of a dependent handle: the second object, 0 for none. Of a weak interior one: the pointer that it keeps up to
+    /// date.
     pub secondary: u64,
 }
 
@@ -171,7 +172,7 @@ fn read_block(
         if object == 0 {
             continue;
         }
-        let secondary = if kind == HandleKind::Dependent && user != NO_BLOCK {
+        let secondary = if matches!(kind, HandleKind::Dependent | HandleKind::WeakInterior) && user != NO_BLOCK {
             memory.u64(values(user.into()) + 8 * i).reading("a dependent handle")?
         } else {
             0

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use dnd_memory::{Memory, Missing, Target};
-use dnd_metadata::{Guid, Layout as PeLayout, Metadata, Pe, Source};
+use dnd_metadata::{Guid, Layout as PeLayout, Metadata, Pe, Source, Table};
 
 use crate::error::{Error, Reading};
 use crate::layout::{Globals, Layout, LoaderAllocatorAt};
@@ -124,7 +124,31 @@ fn fill<'t>(target: &'t dyn Target, layout: &Layout, module: &mut Module<'t>) ->
     {
         module.path = target.utf16_z(buffer, 4096).unwrap_or_default();
     }
-    from_image(target, l.image_layouts, image, module)
+    from_image(target, l.image_layouts, image, module)?;
+    if let Err(problem) = check_rows(target, layout, module) {
+        module.metadata = None;
+        return Err(problem);
+    }
+    Ok(())
+}
+
+/// The runtime made its maps for exactly as many types and methods as the module it loaded has. Metadata of another
+/// build, which a file of this machine may be, hardly ever has the same numbers of both.
+fn check_rows(target: &dyn Target, layout: &Layout, module: &Module<'_>) -> Result<(), String> {
+    let Some(metadata) = module.metadata() else { return Ok(()) };
+    let l = &layout.module;
+    for (map, table) in [(l.type_def_map, Table::TypeDef), (l.method_def_map, Table::MethodDef)] {
+        // Entry 0 stands for no row.
+        let expected = target.u32(module.address.wrapping_add(map).wrapping_add(16)).unwrap_or(0);
+        let found = metadata.rows(table).saturating_add(1);
+        if expected != 0 && expected != found {
+            return Err(format!(
+                "the metadata of {} is of another build: it has {found} rows where the runtime has {expected}",
+                module.path
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn from_image<'t>(
@@ -237,12 +261,10 @@ pub(crate) fn type_def_table(memory: &dyn Memory, layout: &Layout, module: u64, 
     map_entry(memory, layout, module.wrapping_add(layout.module.type_def_map), row)
 }
 
-/// The loaded type that a row of the table of references to other modules' types stands for, from the module's map,
-/// which follows that of definitions; 0 when it isn't known.
+/// The loaded type that a row of the table of references to other modules' types stands for, from the module's map;
+/// 0 when it isn't known.
 pub(crate) fn type_ref_table(memory: &dyn Memory, layout: &Layout, module: u64, row: u32) -> u64 {
-    // next, table, count, and (not in 3.1) the flags.
-    let size = if layout.major == 3 { 24 } else { 32 };
-    map_entry(memory, layout, module.wrapping_add(layout.module.type_def_map + size), row)
+    map_entry(memory, layout, module.wrapping_add(layout.module.type_ref_map), row)
 }
 
 fn map_entry(memory: &dyn Memory, layout: &Layout, map: u64, row: u32) -> u64 {

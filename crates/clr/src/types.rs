@@ -102,10 +102,12 @@ impl MethodTable {
     /// Whether the bytes read can be a method table: its class must point back to it.
     #[must_use]
     pub fn plausible(&self, memory: &dyn Memory, layout: &Layout) -> bool {
-        if self.address % 8 != 0 || self.base_size > MAX_BASE_SIZE || self.base_size < 16 {
+        if self.address % 8 != 0 || self.base_size > MAX_BASE_SIZE {
             return false;
         }
-        if self.component_size == 0 && u64::from(self.base_size) < MIN_OBJECT {
+        // Interfaces have no objects and no size.
+        let smallest = if self.component_size == 0 { MIN_OBJECT } else { 16 };
+        if u64::from(self.base_size) < smallest && !(self.is_interface() && self.base_size == 0) {
             return false;
         }
         let class = if self.ee_class != 0 {

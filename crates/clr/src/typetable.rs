@@ -7,7 +7,7 @@
 use dnd_memory::Memory;
 
 use crate::layout::Layout;
-use crate::types::MethodTable;
+use crate::types::{MIN_OBJECT, MethodTable};
 
 /// What a heap walk needs of a type, and what it counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Slot {
     pub count: u64,
     /// Bytes counted, each object's size as the runtime has it (not rounded).
     pub bytes: u64,
+    /// Bytes that the counted objects take up beyond their size: the smallest object has 24, an empty string's size is 22.
+    pub padding: u64,
     /// Lowest address of an object counted; 0 when none was.
     pub first: u64,
     /// Position in the order in which the types were met; stays the same when the table grows.
@@ -49,6 +51,7 @@ impl Slot {
         }
         self.count += 1;
         self.bytes += size;
+        self.padding += MIN_OBJECT.saturating_sub(size);
     }
 }
 
@@ -80,7 +83,7 @@ impl TypeTable {
         if table < 0x1000 {
             return None;
         }
-        let read = MethodTable::read(memory, layout, table).ok().filter(|t| t.plausible(memory, layout))?;
+        let read = MethodTable::read(memory, layout, table).ok().filter(|t| !t.is_interface() && t.plausible(memory, layout))?;
         self.add(&read, at)
     }
 
@@ -102,6 +105,7 @@ impl TypeTable {
             component_size: table.component_size,
             count: 0,
             bytes: 0,
+            padding: 0,
             first: 0,
             ordinal: self.used as u32,
         };

@@ -373,8 +373,9 @@ pub(crate) fn count<'r>(
         let part = part?;
         damage.merge(&part.damage);
         for slot in part.types.types() {
-            let all = merged.entry(slot.table).or_insert(Slot { count: 0, bytes: 0, ..*slot });
+            let all = merged.entry(slot.table).or_insert(Slot { count: 0, bytes: 0, padding: 0, ..*slot });
             all.first = all.first.min(slot.first);
+            all.padding += slot.padding;
             all.count += slot.count;
             all.bytes += slot.bytes;
         }

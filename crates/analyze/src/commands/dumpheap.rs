@@ -237,7 +237,7 @@ impl Query {
         types.sort_by_key(|slot| slot.first);
         let mut listing = Listing::begin(call, "dumpheap", 1, self.show);
         for slot in &types {
-            listing.tally.add(slot.table, slot.count, slot.bytes);
+            listing.tally.add(slot.table, slot.count, slot.bytes + slot.padding);
         }
         damage_notes(call, damage);
         listing.end(call, self.by_count)?;

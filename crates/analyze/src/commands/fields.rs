@@ -14,7 +14,8 @@ pub(crate) struct FieldLine {
     mt: Option<Addr>,
     /// Metadata token.
     token: u32,
-    /// Bytes from the object's (or value's) start; of a static field, in the statics' memory.
+    /// Bytes from the object's (or value's) start; of a static field the same sum, as dotnet-dump has it, though its
+    /// value lies elsewhere.
     offset: u32,
     #[serde(rename = "type")]
     type_name: String,
@@ -54,7 +55,8 @@ enum Value {
     Struct(Addr),
     /// A native pointer or `nint`.
     Pointer(Addr),
-    Bool(bool),
+    /// One byte; anything but 0 is true.
+    Bool(u8),
     /// A UTF-16 unit.
     Char(u16),
     Signed(i64),
@@ -112,7 +114,7 @@ pub(crate) fn read(
         lines.push(FieldLine {
             mt: runtime.field_type(&declared, &field).map(Addr),
             token: 0x0400_0000 | field.row,
-            offset: field.offset.saturating_add(if attribute == Attribute::Instance { shift } else { 0 }),
+            offset: field.offset.saturating_add(if attribute == Attribute::ThreadStatic { 0 } else { shift }),
             type_name: field.type_name.clone(),
             value_type: !field.element.is_reference(),
             attribute,
@@ -130,7 +132,7 @@ fn value(runtime: &Runtime<'_>, field: &Field, at: u64, is_static: bool) -> Valu
     let memory = runtime.target();
     let read = || -> Result<Value, dnd_memory::Missing> {
         Ok(match field.element.0 {
-            0x02 => Value::Bool(memory.u8(at)? != 0),
+            0x02 => Value::Bool(memory.u8(at)?),
             0x03 => Value::Char(memory.u16(at)?),
             0x04 => Value::Signed(memory.u8(at)?.cast_signed().into()),
             0x05 => Value::Unsigned(memory.u8(at)?.into()),
@@ -180,7 +182,7 @@ impl Value {
         match self {
             Value::Reference(a) | Value::Struct(a) => format!("{:016x}", a.0),
             Value::Pointer(a) => format!("{:016X}", a.0),
-            Value::Bool(b) => u8::from(*b).to_string(),
+            Value::Bool(b) => b.to_string(),
             Value::Char(c) => format!("{c:x}"),
             Value::Signed(n) => n.to_string(),
             Value::Unsigned(n) => n.to_string(),

@@ -1,5 +1,7 @@
 //! `gcroot`.
 
+use std::collections::HashSet;
+
 use dnd_clr::{HandleKind, Object, References, Root, RootKind, Runtime};
 use dnd_contract::Addr;
 use serde::Serialize;
@@ -79,7 +81,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let object = inspect::object(runtime, address)?;
     let without_stacks = call.args.flag("nostacks");
     let limit = call.args.number("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    let roots = inspect::roots(runtime, !without_stacks, call.progress())?;
+    let roots = without_echoes(inspect::roots(runtime, !without_stacks, call.progress())?);
     if runtime.heap()?.gc_in_progress {
         call.note("the dump was taken during a garbage collection: references may be stale");
     }
@@ -104,6 +106,18 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         via: None,
     };
     call.emit("gcroot", 1, &Roots { target, roots: lines, count, without_stacks })
+}
+
+/// Leaves out stack words that point into the middle of an object that a handle keeps anyway: nearly always pointers to
+/// static fields, which lie in such arrays. They would repeat every path through a static field for many threads.
+fn without_echoes(mut roots: Vec<Root>) -> Vec<Root> {
+    let is_handle = |root: &&Root| matches!(root.kind, RootKind::Handle { .. });
+    let held: HashSet<u64> = roots.iter().filter(is_handle).map(|root| root.object).collect();
+    roots.retain(|root| {
+        let echo = matches!(root.kind, RootKind::Stack { conservative: true, interior: true, .. });
+        !(echo && held.contains(&root.object))
+    });
+    roots
 }
 
 /// Names the objects of a path, and how one leads to the next.

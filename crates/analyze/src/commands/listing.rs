@@ -12,6 +12,9 @@ use crate::out::Out;
 use crate::session::{Call, Format};
 use crate::statistics::{TypeLine, TypeLines, listing_head, listing_row};
 
+/// Bytes that the smallest object takes up.
+const MIN_SIZE: u64 = 24;
+
 /// What a listing shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Show {
@@ -100,9 +103,11 @@ impl Listing {
     /// Writes one object's row and counts it.
     #[inline]
     pub(crate) fn row(&mut self, out: &mut Out<'_>, object: &Object) {
+        // An empty string is smaller than the smallest object; what it takes up is what counts here.
+        let object = Object { size: object.size.max(MIN_SIZE), ..*object };
         self.tally.add(object.table, 1, object.size);
         if self.show != Show::Statistics {
-            self.write_row(out, object);
+            self.write_row(out, &object);
         }
     }
 

@@ -41,6 +41,8 @@ struct Table {
     component_size: u32,
     contains_references: bool,
     has_finalizer: bool,
+    /// Slots: the virtual methods, inherited ones included, and the type's other methods.
+    methods: Option<u32>,
     virtual_methods: u16,
     interfaces: u16,
 }
@@ -73,6 +75,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         component_size: table.component_size,
         contains_references: table.contains_pointers(),
         has_finalizer: table.has_finalizer(),
+        methods: runtime.method_count(&table).ok(),
         virtual_methods: table.virtuals,
         interfaces: table.interfaces,
     };
@@ -112,7 +115,9 @@ impl Facts for Table {
             line("ComponentSize:", format!("0x{:x}", self.component_size));
         }
         line("Has GC Pointers:", self.contains_references.to_string());
-        line("Virtual Methods:", self.virtual_methods.to_string());
+        if let Some(methods) = self.methods {
+            line("Number of Methods:", methods.to_string());
+        }
         out.fmt(format_args!("Number of IFaces in IFaceMap: {}\n", self.interfaces));
     }
 }

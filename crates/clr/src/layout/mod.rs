@@ -100,6 +100,8 @@ pub struct ModuleLayout {
     pub dynamic_metadata: Option<u64>,
     /// Map from type row to method table.
     pub type_def_map: u64,
+    /// Map from row of the types of other modules to method table.
+    pub type_ref_map: u64,
     /// Map from method row to method description.
     pub method_def_map: u64,
     /// `ReadyToRunInfo*`.

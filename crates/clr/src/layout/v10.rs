@@ -25,6 +25,7 @@ pub(super) const LAYOUT: Layout = Layout {
         loader_allocator_handle: 752,
         dynamic_metadata: Some(840),
         type_def_map: 416,
+        type_ref_map: 8,
         method_def_map: 448,
         ready_to_run: 704,
         domain_local_module: None,

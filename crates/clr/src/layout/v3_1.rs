@@ -18,6 +18,7 @@ pub(super) const LAYOUT: Layout = Layout {
         loader_allocator_handle: 680,
         dynamic_metadata: None,
         type_def_map: 696,
+        type_ref_map: 728,
         method_def_map: 760,
         ready_to_run: 1216,
         domain_local_module: Some(1304),
@@ -26,7 +27,7 @@ pub(super) const LAYOUT: Layout = Layout {
     app_domain: AppDomainLayout { assemblies: 2776, domain_assembly: 104, assembly_module: 24 },
     thread: ThreadLayout {
         first_link: 168,
-        counts: 192,
+        counts: 196,
         link: 256,
         state: 8,
         preemptive_disabled: 12,

@@ -19,6 +19,7 @@ pub(super) const LAYOUT: Layout = Layout {
         loader_allocator_handle: 976,
         dynamic_metadata: None,
         type_def_map: 752,
+        type_ref_map: 8,
         method_def_map: 784,
         ready_to_run: 1152,
         domain_local_module: Some(1224),
@@ -27,7 +28,7 @@ pub(super) const LAYOUT: Layout = Layout {
     app_domain: AppDomainLayout { assemblies: 2544, domain_assembly: 0, assembly_module: 24 },
     thread: ThreadLayout {
         first_link: 160,
-        counts: 184,
+        counts: 188,
         link: 232,
         state: 8,
         preemptive_disabled: 12,

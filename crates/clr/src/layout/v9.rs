@@ -25,6 +25,7 @@ pub(super) const LAYOUT: Layout = Layout {
         loader_allocator_handle: 1128,
         dynamic_metadata: Some(1120),
         type_def_map: 624,
+        type_ref_map: 8,
         method_def_map: 656,
         ready_to_run: 984,
         domain_local_module: None,
