@@ -55,24 +55,24 @@ impl Runtime<'_> {
         };
         if read.is_array() {
             self.write_handle(out, read.per_inst_info, style, depth + 1);
-            return match (read.is_vector(), read.rank()) {
-                (true, _) => out.push_str("[]"),
-                (false, 1) => out.push_str("[*]"),
-                (false, rank) => {
-                    out.push('[');
-                    out.extend(std::iter::repeat_n(',', rank.clamp(1, 32) as usize - 1));
-                    out.push(']');
-                }
-            };
+            return if read.is_vector() { out.push_str("[]") } else { write_rank(out, read.rank()) };
         }
-        let definition = self.definition_name(&read);
+        let parts = match self.definition_parts(&read) {
+            Ok(parts) => parts,
+            Err(problem) => return out.push_str(&problem),
+        };
         let arguments = if read.is_generic() { self.type_arguments(&read) } else { Vec::new() };
-        if arguments.is_empty() {
-            return out.push_str(&definition);
-        }
         match style {
             NameStyle::Runtime => {
-                out.push_str(&definition);
+                for (i, part) in parts.iter().enumerate() {
+                    if i > 0 {
+                        out.push('+');
+                    }
+                    escape_part(out, part);
+                }
+                if arguments.is_empty() {
+                    return;
+                }
                 out.push('[');
                 for (i, &argument) in arguments.iter().enumerate() {
                     out.push_str(if i == 0 { "[" } else { ",[" });
@@ -86,16 +86,20 @@ impl Runtime<'_> {
                 }
                 out.push(']');
             }
-            NameStyle::Display => self.write_display(out, &definition, &arguments, depth),
+            NameStyle::Display => self.write_display(out, &parts, &arguments, depth),
         }
     }
 
     /// Gives each part of ``Outer`1+Inner`2`` its own arguments: `Outer<A>+Inner<B, C>`.
-    fn write_display(&self, out: &mut String, definition: &str, arguments: &[u64], depth: u32) {
+    fn write_display(&self, out: &mut String, parts: &[String], arguments: &[u64], depth: u32) {
         let mut left = arguments.iter();
-        for (i, part) in definition.split('+').enumerate() {
+        for (i, part) in parts.iter().enumerate() {
             if i > 0 {
                 out.push('+');
+            }
+            if arguments.is_empty() {
+                out.push_str(part);
+                continue;
             }
             let (name, count) = split_arity(part);
             out.push_str(name);
@@ -127,7 +131,14 @@ impl Runtime<'_> {
         let suffix = match kind {
             element::POINTER => "*",
             element::BY_REF => "&",
-            element::ARRAY | element::SZ_ARRAY => "[]",
+            element::SZ_ARRAY => "[]",
+            element::ARRAY => {
+                // 3.1 only: `ParamTypeDesc::m_TemplateMT` is an array type of the same shape.
+                let template = self.target().u64(desc.wrapping_add(8)).unwrap_or(0);
+                let rank = self.method_table(template).map_or(1, |table| table.rank());
+                self.write_handle(out, parameter(), style, depth + 1);
+                return write_rank(out, rank);
+            }
             element::FUNCTION_POINTER => return out.push_str("<function pointer>"),
             element::VAR | element::METHOD_VAR => return out.push_str("<type parameter>"),
             _ => return out.push_str("<unknown type>"),
@@ -136,21 +147,32 @@ impl Runtime<'_> {
         out.push_str(suffix);
     }
 
-    /// Name of the type's definition, with its outer types: ``Demo.Outer`1+Inner``.
-    fn definition_name(&self, table: &MethodTable) -> String {
+    /// Names of the type's definition, outermost type first (with its namespace): ``Demo.Outer`1``, `Inner`. The error
+    /// is a text that stands for the name.
+    fn definition_parts(&self, table: &MethodTable) -> Result<Vec<String>, String> {
         let unknown = |what: &str| format!("<{what}, method table {:x}>", table.address);
-        let Ok(address) = table.module(self.target(), self.layout()) else {
-            return unknown("module not in the dump");
-        };
+        let address = table
+            .module(self.target(), self.layout())
+            .map_err(|_| unknown("module not in the dump"))?;
         let module = self.module(address);
-        let Some(metadata) = module.metadata() else {
-            return unknown("no metadata");
-        };
-        let row = match self.definition_row(table, address) {
-            Some(row) => row,
-            None => return unknown("type outside the table's range"),
-        };
-        metadata.type_def_name(row).unwrap_or_else(|| unknown("no such row in the metadata"))
+        let metadata = module.metadata().ok_or_else(|| unknown("no metadata"))?;
+        let row = self.definition_row(table, address);
+        let mut row = row.ok_or_else(|| unknown("type outside the table's range"))?;
+        let mut parts = Vec::new();
+        for _ in 0..MAX_DEPTH {
+            let definition = metadata.type_def(row).ok_or_else(|| unknown("no such row in the metadata"))?;
+            let outer = metadata.enclosing_type(row);
+            parts.push(match (&outer, definition.namespace.is_empty()) {
+                (None, false) => format!("{}.{}", definition.namespace, definition.name),
+                _ => definition.name.into_owned(),
+            });
+            match outer {
+                Some(outer) => row = outer,
+                None => break,
+            }
+        }
+        parts.reverse();
+        Ok(parts)
     }
 
     /// Row of a type's definition. Before 9 a method table has room for 16 bits of it; the rows of larger assemblies
@@ -207,6 +229,29 @@ impl Runtime<'_> {
     }
 }
 
+/// `[,]` for two dimensions; `[*]` for one that need not begin at zero.
+fn write_rank(out: &mut String, rank: u32) {
+    match rank {
+        0 | 1 => out.push_str("[*]"),
+        rank => {
+            out.push('[');
+            out.extend(std::iter::repeat_n(',', rank.min(32) as usize - 1));
+            out.push(']');
+        }
+    }
+}
+
+/// Writes a part of a name as the runtime does (`TypeNameBuilder::EscapeName` in `vm/typestring.cpp`): a backslash in
+/// front of what has a meaning in a type name.
+fn escape_part(out: &mut String, part: &str) {
+    for c in part.chars() {
+        if matches!(c, ',' | '[' | ']' | '&' | '*' | '+' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+}
+
 /// ``List`1`` → (`List`, 1).
 fn split_arity(part: &str) -> (&str, usize) {
     match part.rsplit_once('`') {
@@ -254,9 +299,7 @@ impl Runtime<'_> {
             }
             Type::Array(ty, shape) => {
                 inner(out, ty);
-                out.push('[');
-                out.extend(std::iter::repeat_n(',', shape.rank.clamp(1, 32) as usize - 1));
-                out.push(']');
+                write_rank(out, shape.rank);
             }
             Type::Instance(token, _, types) => {
                 let definition = metadata.type_name(*token);

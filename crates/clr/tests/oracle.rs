@@ -1,0 +1,224 @@
+//! Every fact about the heap against Microsoft's DAC, on real cores of every runtime at hand: types with their names,
+//! counts and bytes, segments, handles, finalizer queues, threads, modules.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dnd_clr::{NameStyle, Progress, Runtime};
+use dnd_memory::{Core, FileOptions, Target, WithFiles};
+use dnd_testkit::{By, CoreSpec, Kind, core, oracle, runtimes, skip};
+use serde_json::Value;
+
+const WHATS: &[&str] = &["info", "heap", "stat", "handles", "threads", "finalizer"];
+
+fn hex(value: &Value) -> u64 {
+    let text = value.as_str().unwrap_or_else(|| panic!("{value} is no hexadecimal string"));
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
+}
+
+fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+    value[key].as_array().map_or_else(|| panic!("the oracle has no {key}: {value}"), Vec::as_slice)
+}
+
+/// Compares everything on one core; `what` names it in a failure.
+fn compare(target: &dyn Target, truth: &Value, what: &str) {
+    let runtime = Runtime::open(target).unwrap_or_else(|e| panic!("{what}: {e}"));
+    same_types(&runtime, truth, what);
+    same_heap(&runtime, truth, what);
+    same_handles(&runtime, truth, what);
+    same_finalizers(&runtime, truth, what);
+    same_threads(&runtime, truth, what);
+    same_modules(&runtime, truth, what);
+}
+
+fn same_types(runtime: &Runtime<'_>, truth: &Value, what: &str) {
+    let heap = runtime.objects_heap().unwrap();
+    let progress = Progress::new();
+    let counted = runtime.count(&heap.segments, 2, &progress).unwrap();
+    assert!(counted.damage.is_none(), "{what}: {:?}", counted.damage);
+    let again = runtime.count(&heap.segments, 1, &progress).unwrap();
+    let sorted = |types: &[dnd_clr::Slot]| -> BTreeMap<u64, (u64, u64)> {
+        types.iter().map(|t| (t.table, (t.count, t.bytes))).collect()
+    };
+    let ours = sorted(&counted.types);
+    assert_eq!(ours, sorted(&again.types), "{what}: one thread and two count differently");
+    let theirs: BTreeMap<u64, (u64, u64)> = list(&truth["stat"], "types")
+        .iter()
+        .map(|t| (hex(&t["mt"]), (t["count"].as_u64().unwrap(), t["bytes"].as_u64().unwrap())))
+        .collect();
+    assert_eq!(ours, theirs, "{what}: counts and bytes by type");
+    for t in list(&truth["stat"], "types") {
+        // The DAC has no name for types of modules that it can't read; those that it has must be ours.
+        let Some(name) = t["name"].as_str().filter(|name| !name.starts_with('<')) else { continue };
+        let ours = runtime.type_name(hex(&t["mt"]), NameStyle::Runtime);
+        assert_eq!(ours, name, "{what}: name of {}", t["mt"]);
+    }
+}
+
+fn same_heap(runtime: &Runtime<'_>, truth: &Value, what: &str) {
+    let heap = runtime.heap().unwrap();
+    let info = &truth["info"];
+    assert_eq!(heap.server, info["server"].as_bool().unwrap(), "{what}");
+    assert_eq!(heap.heaps.len() as u64, info["heap_count"].as_u64().unwrap(), "{what}");
+    assert_eq!(heap.regions, info["regions"].as_bool().unwrap(), "{what}");
+    assert_eq!(heap.gc_in_progress, !info["gc_structures_valid"].as_bool().unwrap(), "{what}");
+    let ours: BTreeSet<_> =
+        heap.segments.iter().map(|s| (s.heap, s.address, s.start, s.end, s.committed, s.reserved)).collect();
+    let mut theirs = BTreeSet::new();
+    for (number, sub) in list(&truth["heap"], "heaps").iter().enumerate() {
+        for s in list(sub, "segments") {
+            let field = |key: &str| hex(&s[key]);
+            theirs.insert((
+                number,
+                field("segment"),
+                field("start"),
+                field("end"),
+                field("committed"),
+                field("reserved"),
+            ));
+        }
+    }
+    assert_eq!(ours, theirs, "{what}: segments");
+}
+
+fn same_handles(runtime: &Runtime<'_>, truth: &Value, what: &str) {
+    let ours: BTreeSet<_> = runtime
+        .handles()
+        .unwrap()
+        .iter()
+        .map(|h| (h.address, h.object, format!("{:?}", h.kind), h.secondary))
+        .collect();
+    let theirs: BTreeSet<_> = truth["handles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|h| hex(&h["object"]) != 0)
+        .map(|h| {
+            let kind = h["type_name"].as_str().unwrap().to_owned();
+            (hex(&h["handle"]), hex(&h["object"]), kind, hex(&h["secondary"]))
+        })
+        .collect();
+    assert_eq!(ours, theirs, "{what}: handles");
+}
+
+fn same_finalizers(runtime: &Runtime<'_>, truth: &Value, what: &str) {
+    let queues = runtime.finalizer_queues().unwrap();
+    let theirs = truth["finalizer"].as_array().unwrap();
+    assert_eq!(queues.len(), theirs.len(), "{what}");
+    for (ours, theirs) in queues.iter().zip(theirs) {
+        let objects = |key: &str| -> Vec<u64> { list(theirs, key).iter().map(hex).collect() };
+        for generation in 0..3 {
+            assert_eq!(
+                ours.generations[generation].objects,
+                objects(&format!("gen{generation}")),
+                "{what}: finalizable objects of generation {generation}"
+            );
+        }
+        assert_eq!(ours.critical_ready.objects, objects("critical"), "{what}: critical f-reachable");
+        assert_eq!(ours.ready.objects, objects("f_reachable"), "{what}: f-reachable");
+    }
+}
+
+fn same_threads(runtime: &Runtime<'_>, truth: &Value, what: &str) {
+    let threads = runtime.threads().unwrap();
+    let counts = &truth["info"]["threads"];
+    let number = |key: &str| counts[key].as_u64().unwrap() as u32;
+    let ours = &threads.counts;
+    assert_eq!(
+        (ours.total, ours.unstarted, ours.background, ours.pending, ours.dead),
+        (
+            number("thread_count"),
+            number("unstarted_count"),
+            number("background_count"),
+            number("pending_count"),
+            number("dead_count")
+        ),
+        "{what}: thread counts"
+    );
+    assert_eq!(threads.finalizer, hex(&counts["finalizer_thread"]), "{what}");
+    assert_eq!(threads.suspender, hex(&counts["gc_thread"]), "{what}");
+    let theirs = truth["threads"].as_array().unwrap();
+    assert_eq!(threads.threads.len(), theirs.len(), "{what}");
+    for (ours, theirs) in threads.threads.iter().zip(theirs) {
+        let field = |key: &str| hex(&theirs[key]);
+        let number = |key: &str| theirs[key].as_u64().unwrap() as u32;
+        let who = format!("{what}: thread {:#x}", ours.address);
+        assert_eq!(ours.address, field("thread"), "{who}");
+        assert_eq!((ours.id, ours.os_id), (number("managed_id"), number("os_id")), "{who}");
+        assert_eq!(u64::from(ours.state), field("state"), "{who}");
+        assert_eq!(u32::from(ours.cooperative), number("preemptive_gc_disabled"), "{who}");
+        assert_eq!((ours.alloc_pointer, ours.alloc_limit), (field("alloc_ptr"), field("alloc_limit")), "{who}");
+        assert_eq!(ours.app_domain, field("domain"), "{who}");
+        assert_eq!(ours.frame, field("frame"), "{who}");
+        assert_eq!(ours.object, field("thread_object"), "{who}");
+        assert_eq!(ours.last_thrown, field("last_thrown"), "{who}");
+        assert_eq!((ours.stack_base, ours.stack_limit), (field("stack_base"), field("stack_limit")), "{who}");
+        if let Some(count) = ours.lock_count {
+            assert_eq!(i64::from(count), theirs["lock_count"].as_i64().unwrap(), "{who}");
+        }
+    }
+}
+
+fn same_modules(runtime: &Runtime<'_>, truth: &Value, what: &str) {
+    let ours: BTreeSet<u64> = runtime.modules().unwrap().iter().map(|m| m.address).collect();
+    let theirs: BTreeSet<u64> =
+        list(&truth["info"], "assemblies").iter().map(|a| hex(&a["module"])).filter(|&m| m != 0).collect();
+    assert!(theirs.is_subset(&ours), "{what}: modules {:x?} are missing", theirs.difference(&ours));
+    for assembly in list(&truth["info"], "assemblies") {
+        let module = runtime.module(hex(&assembly["module"]));
+        if assembly["is_dynamic"] == false
+            && let Some(name) = assembly["name"].as_str()
+        {
+            assert_eq!(module.path, name, "{what}");
+            assert_eq!(module.problem, None, "{what}: {}", module.path);
+        }
+    }
+}
+
+/// Runs the comparison on the core that `spec` describes, of every runtime for which `wanted` holds.
+fn matrix(app: &str, spec: &CoreSpec, wanted: impl Fn(u32) -> bool) {
+    let mut compared = 0;
+    for runtime in runtimes().into_iter().filter(|runtime| wanted(runtime.major())) {
+        let core = core(&runtime, app, spec);
+        let Some(truth) = oracle(&core, WHATS) else { return };
+        let what = format!("{app} on {} ({spec:?})", runtime.version);
+        let file = Core::open(&core.path()).unwrap();
+        // A core of gcore has nothing of a DLL that its file could be held against; the runtime's own tables do.
+        let options = FileOptions { unchecked: spec.by == By::Gcore, ..FileOptions::default() };
+        compare(&WithFiles::new(file, options), &truth, &what);
+        compared += 1;
+    }
+    if compared == 0 {
+        skip(format_args!("{app} against the DAC ({spec:?}): none of the runtimes for it is here"));
+    }
+}
+
+#[test]
+fn heap_dumps() {
+    matrix("Shapes", &CoreSpec::default(), |_| true);
+}
+
+#[test]
+fn heap_dumps_of_server_gc() {
+    matrix("Shapes", &CoreSpec { server_gc: true, ..CoreSpec::default() }, |_| true);
+}
+
+#[test]
+fn heap_dumps_with_segments() {
+    matrix("Shapes", &CoreSpec { segments: true, ..CoreSpec::default() }, |major| major >= 8);
+}
+
+#[test]
+fn heap_dumps_of_server_gc_with_segments() {
+    matrix("Shapes", &CoreSpec { segments: true, server_gc: true, ..CoreSpec::default() }, |major| major >= 8);
+}
+
+#[test]
+fn full_dumps() {
+    matrix("Shapes", &CoreSpec { kind: Kind::Full, ..CoreSpec::default() }, |_| true);
+}
+
+#[test]
+fn cores_of_gcore() {
+    matrix("Shapes", &CoreSpec { by: By::Gcore, kind: Kind::Full, ..CoreSpec::default() }, |_| true);
+}
