@@ -86,7 +86,8 @@ impl ProcFs {
     }
 
     fn read(&self, pid: u32, file: &str) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
+        // Most of these files fit, so that one read fetches them and another sees the end.
+        let mut out = Vec::with_capacity(8192);
         File::open(self.path(pid, file)).ok()?.take(MAX_FILE).read_to_end(&mut out).ok()?;
         Some(out)
     }

@@ -124,7 +124,9 @@ impl Discovery {
         if matches!(stat.state, 'Z' | 'X') {
             return Err(NotDotnet::Gone);
         }
-        if stat.kernel {
+        // No runtime has one thread only. Most processes do, and need no further look; so does the child that a runtime
+        // has forked (to run createdump or another program), which for a moment looks just like it.
+        if stat.kernel || stat.threads < 2 {
             return Err(NotDotnet::NoRuntime);
         }
         let status = self.proc.status(pid).ok_or(NotDotnet::Gone)?;
@@ -137,11 +139,6 @@ impl Discovery {
 
         let environment = self.proc.environment(pid);
         let socket = self.socket(pid, ns_pid, &stat, view, environment.as_ref());
-        if socket.is_none() && stat.threads < 2 {
-            // No runtime has one thread only; this is a child that it has forked (to run createdump or another
-            // program) and that still looks like it.
-            return Err(NotDotnet::NoRuntime);
-        }
         let host = match (host(&self.proc, pid), &socket) {
             (Ok(Some(host)), _) => Some(host),
             // Its socket says that it is .NET; a host we know nothing of.
