@@ -202,9 +202,16 @@ fn changed_parts(pe: &Pe, relocations: &Relocations) -> Vec<(u64, u64)> {
         })
         .collect();
     for &(page, _) in &relocations.blocks {
-        // A word that begins on this page may end on the next one.
-        for rva in [Some(page), page.checked_add(0x1000)].into_iter().flatten() {
-            parts.extend(pe.offset(rva).map(|offset| (offset, offset + 0x1000)));
+        // A word that begins on this page may end on the next one. What lies beside these bytes in the file belongs to
+        // another page of the image, unless it is of the same section.
+        for section in &pe.sections {
+            let start = u64::from(section.rva);
+            let from = start.max(page.into());
+            let to = (start + u64::from(section.raw_size)).min(u64::from(page) + 0x2000);
+            if from < to {
+                let raw = u64::from(section.raw_offset);
+                parts.push((raw + (from - start), raw + (to - start)));
+            }
         }
     }
     parts.sort_unstable();
