@@ -262,6 +262,13 @@ impl Zstd {
             })) => {
                 io::copy(&mut self.source.by_ref().take(length.into()), &mut io::sink())?;
             }
+            Err(FrameDecoderError::WindowSizeTooBig { requested, max }) => {
+                // Made with --long or --ultra: what is to be kept in memory is bounded here.
+                return Err(io::Error::other(format!(
+                    "it needs {requested} bytes of memory, more than the {max} that are allowed; \
+                     `zstd -d --long=31` unpacks it"
+                )));
+            }
             Err(_) if self.source.ended => return Err(cut_off()),
             Err(e) => return Err(io::Error::new(io::ErrorKind::InvalidData, e)),
         }

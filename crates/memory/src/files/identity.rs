@@ -160,7 +160,10 @@ fn check_pe(
                 Verdict::Used(format!("{same} of {all} relocated words are those of the file"))
             } else if all >= MIN_WORDS {
                 // No disproof: of a small image every relocated word can be a cell that the runtime has filled in.
-                without_proof(unchecked, &format!("only {same} of {all} relocated words are those of the file"))?
+                without_proof(
+                    unchecked,
+                    &format!("only {same} of {all} relocated words are those of the file"),
+                )?
             } else if mappings.iter().any(|m| m.offset.saturating_add(m.end - m.start) > page_up(len)) {
                 return Err(format!("it has {len} bytes, the target had mapped more"));
             } else {

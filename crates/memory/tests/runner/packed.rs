@@ -179,6 +179,10 @@ fn errors_and_cancelling() {
     let path = scratch.write("text.gz", &pack(Packing::Gzip, b"hello"));
     let error = open(&path, &folder).err().unwrap();
     assert!(matches!(error, Error::NotElf { .. }), "{error}");
+    // A zstd frame that claims a window of 256 MB.
+    let path = scratch.write("core.zst", b"\x28\xb5\x2f\xfd\0\x90\x01\0\0");
+    let error = open(&path, &folder).err().unwrap().to_string();
+    assert!(error.contains("268435456 bytes of memory") && error.contains("--long=31"), "{error}");
     // Empty, and in a format that isn't read.
     let path = scratch.write("empty.gz", &pack(Packing::Gzip, b""));
     assert!(matches!(open(&path, &folder).err().unwrap(), Error::Packed { .. }));

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use dnd_metadata::{Layout, Metadata, Pe, Table, Token, signature};
+use dnd_metadata::{Layout, Metadata, Pe, Table, Token, debug_kind, signature};
 use dnd_testkit::{bench, runtimes};
 use xtask::runtimes::Runtime;
 
@@ -183,4 +183,30 @@ fn all_assemblies_of_the_newest_runtime() {
         }
     }
     assert!(read > 50, "only {read} assemblies in {}", runtime.framework().display());
+}
+
+/// A portable PDB is read by the same code, with the row counts of its assembly.
+#[test]
+fn the_pdb_of_an_assembly() {
+    if runtimes().is_empty() {
+        return;
+    }
+    let dll = xtask::apps::ensure(bench(), "Metadata").unwrap();
+    let file = std::fs::read(&dll).unwrap();
+    let pe = Pe::parse(&file[..], Layout::File).unwrap();
+    let md = super::metadata_of(&file).unwrap();
+    let bytes = std::fs::read(dll.with_extension("pdb")).unwrap();
+    let pdb = Metadata::parse(&bytes).unwrap();
+
+    let id = pdb.pdb_id().unwrap();
+    let entries = pe.debug_entries(&file[..]).unwrap();
+    let entry = entries.iter().find(|entry| entry.kind == debug_kind::CODE_VIEW).unwrap();
+    assert_eq!(id[..16], pe.code_view(&file[..]).unwrap().unwrap().guid.0);
+    assert_eq!(id[16..], entry.time_date_stamp.to_le_bytes());
+    assert_eq!(pdb.version(), "PDB v1.0");
+    assert_eq!(md.pdb_id(), None);
+    // One row for each method, whether it has lines or not; one source file.
+    assert_eq!(pdb.rows(Table::MethodDebugInformation), md.rows(Table::MethodDef));
+    assert_eq!((pdb.rows(Table::Document), pdb.rows(Table::TypeDef)), (1, 0));
+    assert!(pdb.rows(Table::LocalScope) > 0 && pdb.module().is_none());
 }
