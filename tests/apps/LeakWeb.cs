@@ -68,7 +68,8 @@ namespace LeakWeb
 
         static int Main(string[] args)
         {
-            var host = Host.CreateDefaultBuilder(args)
+            // Disposed, or the process waits for it at its end (3.1).
+            using var host = Host.CreateDefaultBuilder(args)
                 .ConfigureLogging(logging => logging.ClearProviders())
                 .ConfigureWebHostDefaults(web => web.UseUrls("http://127.0.0.1:0").Configure(app => app.UseRouting().UseEndpoints(routes =>
                 {

@@ -7,6 +7,11 @@
 //   bench.total    ObservableCounter<long>    100 * steps
 //   bench.balance  ObservableUpDownCounter<double>   -1.5 * steps
 // and "Bench.Tagged" with meter and instrument tags (8 and later). A step is made by every line on stdin; it answers `stepped N`.
+// "Bench.Odd" has what tools get wrong:
+//   odd.tags       ObservableGauge            1, 2, 3 in rooms with a quote and a newline, a comma, a terminal escape
+//   odd.failing    ObservableGauge            5, but its callback throws between the lines `fail` and `mend`
+//   odd.many       Counter<int>               `many N` adds 1 to each of N time series
+// The line `dispose` ends the meter Bench.Tagged. These lines are answered with `done`.
 using System;
 using System.Collections.Generic;
 using System.Diagnostics.Metrics;
@@ -32,10 +37,27 @@ namespace Bench
             meter.CreateObservableUpDownCounter("bench.balance", () => -1.5 * steps);
             var tagged = new Meter("Bench.Tagged", "2", new[] { Tag("region", "eu"), Tag("esc", "\u001b[31m") }, null);
             var hits = tagged.CreateCounter<int>("bench.hits", null, null, new[] { Tag("shard", 3) });
+            var odd = new Meter("Bench.Odd");
+            bool fail = false;
+            odd.CreateObservableGauge("odd.tags", () => new[]
+            {
+                new Measurement<int>(1, Tag("room", "\"q\"\n")), new Measurement<int>(2, Tag("room", "a,b=c")),
+                new Measurement<int>(3, Tag("room", "\u001b[2J")),
+            });
+            odd.CreateObservableGauge("odd.failing", () => fail ? throw new InvalidOperationException("no value today") : 5);
+            var many = odd.CreateCounter<int>("odd.many");
 
             Console.WriteLine("ready " + Environment.ProcessId + " {\"meter\":\"Bench.Meter\",\"version\":\"" + Environment.Version + "\"}");
-            while (Console.ReadLine() != null)
+            while (Console.ReadLine() is string line)
             {
+                if (line == "fail" || line == "mend" || line == "dispose" || line.StartsWith("many "))
+                {
+                    if (line == "dispose") tagged.Dispose();
+                    else if (line.StartsWith("many ")) for (int i = int.Parse(line.Substring(5)); i > 0; i--) many.Add(1, Tag("i", i));
+                    else fail = line == "fail";
+                    Console.WriteLine("done");
+                    continue;
+                }
                 steps++;
                 done.Add(2, Tag("kind", "a"));
                 done.Add(3, Tag("kind", "b"));

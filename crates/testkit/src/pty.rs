@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use nix::pty::{Winsize, openpty};
-use nix::unistd::ttyname;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, ttyname};
 use xtask::run;
 
 use crate::{DEADLINE, must};
@@ -106,6 +107,13 @@ impl Screen {
     #[track_caller]
     pub fn press(&mut self, key: Key) {
         must(self.keyboard.write_all(key.bytes()), "can't type");
+    }
+
+    /// Sends the program a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX));
+        must(kill(pid, signal), format_args!("can't signal `{}`", self.command));
     }
 
     /// Gives the terminal another size; the program gets SIGWINCH.

@@ -147,9 +147,12 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // First the target itself: behind `unshare` it is not the child.
+        // With all that it has forked: behind `unshare` the target itself, and copies of a runtime that hang because
+        // they found no createdump.
         if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = kill(nix_pid(self.pid), Signal::SIGKILL);
+            for pid in descendants(self.child.id()) {
+                let _ = kill(nix_pid(pid), Signal::SIGKILL);
+            }
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -285,6 +288,21 @@ impl TargetBuilder {
 fn whole_line<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     text.split_inclusive('\n')
         .find_map(|line| line.strip_suffix('\n')?.trim_end_matches('\r').strip_prefix(prefix))
+}
+
+/// The processes that a process has forked, and those these have forked, as far as they still have their parents.
+fn descendants(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = all.get(next) {
+        let tasks = names_in(Path::new(&format!("/proc/{parent}/task")));
+        let children = tasks.iter().map(|task| format!("/proc/{parent}/task/{task}/children"));
+        let text: String = children.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+        all.extend(text.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        next += 1;
+    }
+    all.remove(0);
+    all
 }
 
 /// The process that `unshare` forked.

@@ -4,7 +4,7 @@
 //! by its pid alone, and follow the numbers.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -76,12 +76,17 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     demo.dnd(&["ps"])?;
 
     title("Does its memory grow? (6 seconds; you would press q)");
-    let mut counters = demo.start(&["counters", "monitor", "-p", &pid, "--refresh-interval", "1"])?;
+    let mut monitor = vec!["counters", "monitor", "-p", &pid, "--refresh-interval", "1"];
+    if !std::io::stdout().is_terminal() {
+        // Not a screen but a line for every value: these will do.
+        monitor.extend(["--counters", "gc-heap-size,working-set"]);
+    }
+    let mut counters = demo.start(&monitor)?;
     let outcome = drive(&mut target, &mut counters);
     interrupt(&mut counters)?;
     outcome?;
 
-    title("It does. Everything that is in its memory, into a file:");
+    title("All that is in its memory, into a file:");
     demo.dnd(&["dump", "collect", "-p", &pid])?;
     drop(target);
 
@@ -89,15 +94,14 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let stat = demo.quiet(&["dump", "analyze", "-c", "dumpheap -stat"])?;
     println!("{}", last_lines(&stat, 15));
 
+    let mut found = Vec::new();
     for (n, name) in leaking.leaked.iter().enumerate() {
         let row = stat.lines().find(|line| line.split_whitespace().last() == Some(name));
         let row = row.ok_or_else(|| format!("`dumpheap -stat` has no row of {name}"))?;
         let mut words = row.split_whitespace();
         let (mt, count) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        title(&match n {
-            0 => format!("{count} {name}: the most of the program's own types. Where are they?"),
-            _ => format!("And {count} {name}. Where are they?"),
-        });
+        let and = if n == 0 { "" } else { "And " };
+        title(&format!("{and}{count} {name}, a type of the program. Where are they?"));
         let list = demo.quiet(&["dump", "analyze", "-c", &format!("dumpheap -mt {mt}")])?;
         println!("{}", last_lines(&list, 8));
         let short = demo.quiet_silently(&["dump", "analyze", "-c", &format!("dumpheap -mt {mt} -short")])?;
@@ -105,21 +109,13 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         title("Who keeps one of them?");
         let root = demo.quiet(&["dump", "analyze", "-c", &format!("gcroot -all {address}")])?;
         println!("{}", last_lines(&root, 24));
+        let variable = root.split_once("(static variable: ").and_then(|(_, rest)| rest.split(')').next());
+        let variable =
+            variable.ok_or_else(|| format!("`gcroot` names no static variable that keeps a {name}"))?;
+        found.push(format!("{count} {name} are kept by the static variable {variable}"));
     }
-    title("So");
-    println!(
-        "{}",
-        match leaking.app {
-            "LeakWeb" => {
-                "LeakWeb.PurchaseHistory.All, a static List, keeps every Purchase;\n\
-             the static event LeakWeb.PriceTicker.Changed keeps every PriceWatcher, which nobody unsubscribes."
-            }
-            _ => {
-                "Shop.OrderCache.Recent, a static List, keeps every Order;\n\
-             the event PriceFeed.Changed keeps every PriceListener, which nobody unsubscribes."
-            }
-        }
-    );
+    title("So this is what grows:");
+    println!("{}", found.join("\n"));
     println!("\nLook further yourself:  cd {} && {} dump analyze", demo.folder.display(), demo.dnd.display());
     Ok(())
 }
