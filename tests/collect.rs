@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::DND;
 use super::fake_runtime::{self, Asked};
+use super::ps::for_everybody;
 
 fn collect(pid: u32) -> Dnd {
     Dnd::new(DND).args(["dump", "collect", "-p", &pid.to_string()])
@@ -227,6 +228,31 @@ fn a_target_that_may_not_enter_the_folder() {
     assert_eq!(left, [""; 0]);
     written.json();
     assert_eq!(must(owner, "the dump"), (65534, 0o600));
+}
+
+#[test]
+fn the_same_user_needs_no_root() {
+    let Some((dir, exe)) = for_everybody() else { return };
+    for app in single_files().into_iter().filter(|app| !app.native_aot()) {
+        let path = dir.0.join(&app.name);
+        must(fs::copy(&app.path, &path), "copy");
+        let app = dnd_testkit::SingleFile { path, ..app };
+        let target = app.builder(1).as_user(65534).spawn();
+        let core = dir.0.join(format!("{}.core", app.name));
+        let facts = Dnd::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&exe)
+            .args(["dump", "collect", "--json", "--force", "-p", &target.pid().to_string(), "-o"])
+            .arg(&core)
+            .run()
+            .json();
+        let meta = must(fs::metadata(&core), "the dump");
+        assert_eq!(
+            (meta.uid(), meta.mode() & 0o7777, json!(meta.len())),
+            (65534, 0o600, facts["size"].clone())
+        );
+        assert_eq!(elf_type(&core), ET_CORE);
+    }
 }
 
 #[test]
@@ -508,7 +534,7 @@ fn a_runtime_without_createdump() {
     // A copy of the runtime, by links, without the program.
     let scratch = must(bench().scratch("bare"), "no scratch directory");
     let bare = scratch.path().join("dotnet");
-    copy_links(&runtime.host().parent().expect("a folder").to_path_buf(), &bare);
+    copy_links(runtime.host().parent().expect("a folder"), &bare);
     let createdump = bare.join(must(
         runtime.createdump().strip_prefix(runtime.host().parent().expect("a folder")),
         "a path inside",

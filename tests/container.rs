@@ -1,13 +1,13 @@
 //! A target as PID 1 of a container: `dnd` beside it in the container, and `dnd` on the host.
 
-use dnd_testkit::{Dnd, Target, must, runtimes, skip};
+use dnd_testkit::{Dnd, Runtime, Target, must, runtimes, skip};
 use serde_json::{Value, json};
 
 use super::DND;
 
 /// The service of the usual walk: ASP.NET Core, on .NET Core 3.1 and the others that the bench has it for.
 fn services() -> impl Iterator<Item = (Target, String)> {
-    let all: Vec<_> = runtimes().into_iter().filter(|runtime| runtime.aspnet()).collect();
+    let all: Vec<_> = runtimes().into_iter().filter(Runtime::aspnet).collect();
     if all.is_empty() {
         skip("ASP.NET Core in a container: no runtime with it");
     }

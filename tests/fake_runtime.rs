@@ -14,22 +14,22 @@ use super::DND;
 const MAGIC: &[u8] = b"DOTNET_IPC_V1\0";
 
 /// The answer of a runtime that doesn't know a command.
-pub fn unknown_command() -> Vec<u8> {
+pub(crate) fn unknown_command() -> Vec<u8> {
     message(0xff, 0xff, &0x8013_1385_u32.to_le_bytes())
 }
 
 /// A success.
-pub fn ok(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ok(payload: &[u8]) -> Vec<u8> {
     message(0xff, 0, payload)
 }
 
 /// A failure with the runtime's words.
-pub fn failure(words: &str) -> Vec<u8> {
+pub(crate) fn failure(words: &str) -> Vec<u8> {
     message(0xff, 0xff, &[&0x8000_4005_u32.to_le_bytes()[..], &string(words)].concat())
 }
 
 /// The answer to `ProcessInfo3` of a runtime of this version.
-pub fn process_info(version: &str) -> Vec<u8> {
+pub(crate) fn process_info(version: &str) -> Vec<u8> {
     let mut payload = 1_u32.to_le_bytes().to_vec();
     payload.extend(u64::from(std::process::id()).to_le_bytes());
     payload.extend([7; 16]);
@@ -51,26 +51,26 @@ fn string(text: &str) -> Vec<u8> {
 }
 
 /// A request as it arrived.
-pub struct Asked {
-    pub set: u8,
-    pub id: u8,
-    pub payload: Vec<u8>,
-    pub stream: UnixStream,
+pub(crate) struct Asked {
+    pub(crate) set: u8,
+    pub(crate) id: u8,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) stream: UnixStream,
 }
 
 impl Asked {
     /// Sends the answer; that the other side has gone is its business.
-    pub fn answer(mut self, bytes: &[u8]) {
+    pub(crate) fn answer(mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
     /// Waits until the other side closes the connection.
-    pub fn wait_closed(mut self) {
+    pub(crate) fn wait_closed(mut self) {
         let _ = self.stream.read(&mut [0]);
     }
 
     /// The first string of the payload.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         let units: Vec<u16> = self.payload[4..]
             .as_chunks::<2>()
             .0
@@ -83,7 +83,7 @@ impl Asked {
 }
 
 /// The name of this program's socket, with `key` in place of its start time if given.
-pub fn socket_name(key: Option<u64>) -> String {
+pub(crate) fn socket_name(key: Option<u64>) -> String {
     let stat = must(std::fs::read_to_string("/proc/self/stat"), "stat");
     let start = must(
         stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)).ok_or("no start time"),
@@ -94,7 +94,7 @@ pub fn socket_name(key: Option<u64>) -> String {
 }
 
 /// Listens in `dir`, and gives each request to `handle`, on a thread that lives as long as the program.
-pub fn serve(dir: &Path, handle: impl Fn(Asked) + Send + Sync + 'static) {
+pub(crate) fn serve(dir: &Path, handle: impl Fn(Asked) + Send + Sync + 'static) {
     let listener = must(UnixListener::bind(dir.join(socket_name(None))), "no socket");
     thread::spawn(move || {
         thread::scope(|scope| {
@@ -120,6 +120,6 @@ fn read(mut stream: UnixStream) -> Option<Asked> {
 }
 
 /// `dnd` that looks for sockets in `dir` first.
-pub fn dnd(dir: &Path) -> Dnd {
+pub(crate) fn dnd(dir: &Path) -> Dnd {
     Dnd::new(DND).env("TMPDIR", dir)
 }

@@ -334,8 +334,8 @@ fn collect_by_name(name: &str, out: &Path) -> Output {
     Dnd::new(DND).args(["dump", "collect", "--json", "-n", name, "-o"]).arg(out).run()
 }
 
-/// The binary where every user may run it.
-fn for_everybody() -> Option<(Cleared, PathBuf)> {
+/// The binary where every user may run it, in a folder where every user may write; removed with the first value.
+pub(crate) fn for_everybody() -> Option<(Cleared, PathBuf)> {
     if !nix::unistd::geteuid().is_root() {
         skip("other users: only root can be them");
         return None;
@@ -353,7 +353,8 @@ fn for_everybody() -> Option<(Cleared, PathBuf)> {
     Some((Cleared(dir), exe))
 }
 
-struct Cleared(PathBuf);
+/// A folder that is removed with this.
+pub(crate) struct Cleared(pub(crate) PathBuf);
 
 impl Drop for Cleared {
     fn drop(&mut self) {
