@@ -10,7 +10,10 @@ use crate::layout::Layout;
 use crate::types::{MIN_OBJECT, MethodTable};
 
 /// What a heap walk needs of a type, and what it counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+///
+/// As large as a cache line, so that looking one up touches one line only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct Slot {
     /// Address of the method table, 0 for an empty slot.
     pub table: u64,
@@ -24,7 +27,7 @@ pub struct Slot {
     pub bytes: u64,
     /// Bytes that the counted objects take up beyond their size: the smallest object has 24, an empty string's size is 22.
     pub padding: u64,
-    /// Lowest address of an object counted; 0 when none was.
+    /// Lowest address of an object counted; `u64::MAX` when none was.
     pub first: u64,
     /// Position in the order in which the types were met; stays the same when the table grows.
     pub ordinal: u32,
@@ -42,16 +45,34 @@ const FIRST_BITS: u32 = 11;
 /// 2^48 / phi, odd: spreads pointers (Knuth's multiplicative hashing).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            table: 0,
+            base_size: 0,
+            component_size: 0,
+            count: 0,
+            bytes: 0,
+            padding: 0,
+            first: u64::MAX,
+            ordinal: 0,
+        }
+    }
+}
+
 impl Slot {
     /// Counts an object of the type.
     #[inline]
     pub(crate) fn add(&mut self, address: u64, size: u64) {
-        if self.count == 0 || address < self.first {
-            self.first = address;
-        }
         self.count += 1;
         self.bytes += size;
-        self.padding += MIN_OBJECT.saturating_sub(size);
+        // Both are rare, so the branches are cheaper than doing it always.
+        if address < self.first {
+            self.first = address;
+        }
+        if size < MIN_OBJECT {
+            self.padding += MIN_OBJECT - size;
+        }
     }
 }
 
@@ -106,7 +127,7 @@ impl TypeTable {
             count: 0,
             bytes: 0,
             padding: 0,
-            first: 0,
+            first: u64::MAX,
             ordinal: self.used as u32,
         };
         self.used += 1;

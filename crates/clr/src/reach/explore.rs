@@ -49,9 +49,13 @@ impl Word for u64 {
 /// What a search needs of a type besides its size.
 #[derive(Default)]
 struct Edges {
-    references: References,
+    loaded: bool,
     /// The `LoaderAllocator` object that objects of a collectible type keep alive, 0 for none.
     allocator: u64,
+    /// Most types have their references in one run: where it begins, and what to add to the size for its length.
+    run: Option<(u64, i64)>,
+    /// All others.
+    references: References,
 }
 
 /// Gives the `LoaderAllocator` object of a collectible type.
@@ -63,7 +67,7 @@ pub(super) struct Graph<'r> {
     layout: &'r Layout,
     pub(super) index: HeapIndex<'r>,
     pub(super) types: TypeTable,
-    edges: Vec<Option<Edges>>,
+    edges: Vec<Edges>,
     allocator_of: AllocatorOf<'r>,
     /// Dependent handles: the second object lives while the first does.
     dependents: Vec<(u64, u64)>,
@@ -101,16 +105,24 @@ impl<'r> Graph<'r> {
 
     #[cold]
     fn load_edges(&mut self, table: u64, ordinal: usize) {
-        let read = MethodTable::read(self.target, self.layout, table).ok();
-        let edges = read.map_or_else(Edges::default, |table| Edges {
-            references: References::read(self.target, &table).unwrap_or_default(),
-            allocator: if table.is_collectible(self.layout) { (self.allocator_of)(&table) } else { 0 },
-        });
+        let mut edges = Edges { loaded: true, ..Edges::default() };
+        if let Ok(table) = MethodTable::read(self.target, self.layout, table) {
+            if table.is_collectible(self.layout) {
+                edges.allocator = (self.allocator_of)(&table);
+            }
+            edges.references = References::read(self.target, &table).unwrap_or_default();
+            if let References::Series(series) = &edges.references
+                && let [run] = series.as_slice()
+            {
+                edges.run = Some(*run);
+                edges.references = References::None;
+            }
+        }
         if self.edges.len() <= ordinal {
-            self.edges.resize_with(ordinal + 1, || None);
+            self.edges.resize_with(ordinal + 1, Edges::default);
         }
         if let Some(place) = self.edges.get_mut(ordinal) {
-            *place = Some(edges);
+            *place = edges;
         }
     }
 
@@ -139,31 +151,46 @@ impl<'r> Graph<'r> {
             slot.add(start + offset as u64, size);
         }
         let (table, ordinal) = (slot.table, slot.ordinal as usize);
-        if !matches!(self.edges.get(ordinal), Some(Some(_))) {
+        if !self.edges.get(ordinal).is_some_and(|edges| edges.loaded) {
             self.load_edges(table, ordinal);
         }
-        let Some(Some(edges)) = self.edges.get(ordinal) else { return };
+        let Some(edges) = self.edges.get(ordinal) else { return };
         if edges.allocator != 0 {
             visit(&self.index, edges.allocator);
         }
-        if edges.references == References::None {
+        let rounded = ((size + 7) & !7) as usize;
+        if let Some((first, extra)) = edges.run {
+            let length = (rounded as i64).saturating_add(extra).max(0) as usize;
+            if let Some(run) = object.get(first as usize..).and_then(|rest| rest.get(..length)) {
+                for word in run.as_chunks::<8>().0 {
+                    let value = u64::from_le_bytes(*word);
+                    if value != 0 {
+                        visit(&self.index, value);
+                    }
+                }
+                return;
+            }
+        } else if edges.references == References::None {
             return;
         }
-        let rounded = ((size + 7) & !7) as usize;
-        match object.get(..rounded) {
-            Some(object) => edges.references.each(object, |_, value| visit(&self.index, value)),
-            None => {
-                // The object goes on in another piece of the dump.
-                self.scratch.clear();
-                if rounded <= 1 << 32 {
-                    self.scratch.resize(rounded, 0);
-                }
-                if self.target.read(start + offset as u64, &mut self.scratch).is_ok() {
-                    edges.references.each(&self.scratch, |_, value| visit(&self.index, value));
-                } else {
-                    self.dangling += 1;
-                }
-            }
+        let whole = object.get(..rounded);
+        if let Some(object) = whole
+            && edges.run.is_none()
+        {
+            return edges.references.each(object, |_, value| visit(&self.index, value));
+        }
+        // The object goes on in another piece of the dump.
+        self.scratch.clear();
+        if rounded <= 1 << 32 {
+            self.scratch.resize(rounded, 0);
+        }
+        if self.target.read(start + offset as u64, &mut self.scratch).is_err() {
+            self.dangling += 1;
+            return;
+        }
+        match edges.run {
+            Some(run) => References::Series(vec![run]).each(&self.scratch, |_, value| visit(&self.index, value)),
+            None => edges.references.each(&self.scratch, |_, value| visit(&self.index, value)),
         }
     }
 
@@ -215,6 +242,65 @@ impl Bits {
     }
 }
 
+/// Marks everything reachable from what is on `stack` (and marked already), in no particular order.
+///
+/// Depth first, because objects that refer to each other were often made one after the other and lie together. Between
+/// the stack and the work stands a short queue whose objects are on their way from memory to the cache.
+pub(super) fn mark<W: Word>(graph: &mut Graph<'_>, bits: &mut Bits, stack: &mut Vec<W>) -> Result<(), Error> {
+    let mut coming = [0u64; AHEAD];
+    let (mut first, mut waiting) = (0usize, 0usize);
+    let mut until_check = CHECK_EVERY;
+    loop {
+        while waiting < AHEAD
+            && let Some(next) = stack.pop()
+        {
+            let next = next.unpack();
+            if let Some((piece, offset)) = graph.index.place(next) {
+                prefetch(piece.bytes, offset);
+            }
+            if let Some(slot) = coming.get_mut((first + waiting) % AHEAD) {
+                *slot = next;
+            }
+            waiting += 1;
+        }
+        if waiting == 0 {
+            return Ok(());
+        }
+        let dense = coming.get(first).copied().unwrap_or(0);
+        first = (first + 1) % AHEAD;
+        waiting -= 1;
+        until_check -= 1;
+        if until_check == 0 {
+            until_check = CHECK_EVERY;
+            graph.progress.check()?;
+        }
+        graph.references::<true>(dense, |index, address| {
+            index.fetch(address, |next| {
+                let new = bits.set(next);
+                if new {
+                    stack.push(W::pack(next));
+                }
+                new
+            });
+        });
+    }
+}
+
+/// Marks also what dependent handles keep alive, until nothing more is found.
+pub(super) fn mark_all<W: Word>(graph: &mut Graph<'_>, bits: &mut Bits, mut stack: Vec<W>) -> Result<(), Error> {
+    loop {
+        mark(graph, bits, &mut stack)?;
+        for (primary, secondary) in graph.dependent_pairs() {
+            if bits.get(primary) && bits.set(secondary) {
+                stack.push(W::pack(secondary));
+            }
+        }
+        if stack.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
 /// The objects found by a search, in order, and how.
 pub(super) struct Found<W> {
     queue: Vec<W>,
@@ -228,6 +314,10 @@ pub(super) struct Found<W> {
 impl<W: Word> Found<W> {
     pub(super) fn new() -> Self {
         Self { queue: Vec::new(), head: 0, tails: Vec::new(), by_dependent: FxHashMap::default() }
+    }
+
+    pub(super) fn into_queue(self) -> Vec<W> {
+        self.queue
     }
 
     pub(super) fn len(&self) -> usize {

@@ -4,7 +4,7 @@
 //! Objects are numbered densely, one number for each 8 bytes of heap, so that bitmaps and queues are as small as the heap
 //! and not as large as the range of addresses that it is scattered over (hundreds of GB under server GC).
 
-use dnd_memory::Target;
+use dnd_memory::{Target, prefetch};
 
 use crate::heap::{Heap, Segment};
 
@@ -75,6 +75,22 @@ impl<'r> HeapIndex<'r> {
     /// Dense number of the object at an address; `None` when it is not on the heap or not aligned.
     #[inline]
     pub(super) fn dense(&self, address: u64) -> Option<u64> {
+        let (piece, offset) = self.locate(address)?;
+        Some(piece.dense + offset / 8)
+    }
+
+    /// The same, and asks for the object's first bytes to be brought to the cache when `wanted` says so.
+    #[inline]
+    pub(super) fn fetch(&self, address: u64, wanted: impl FnOnce(u64) -> bool) {
+        if let Some((piece, offset)) = self.locate(address)
+            && wanted(piece.dense + offset / 8)
+        {
+            prefetch(piece.bytes, offset as usize);
+        }
+    }
+
+    #[inline]
+    fn locate(&self, address: u64) -> Option<(&Piece<'r>, u64)> {
         let granule = address.wrapping_sub(self.low) >> GRANULE_BITS;
         let entry = match self.granules.get(granule as usize) {
             Some(&entry) if entry < SEVERAL => entry,
@@ -83,7 +99,7 @@ impl<'r> HeapIndex<'r> {
         };
         let piece = self.pieces.get(entry as usize)?;
         let offset = address.wrapping_sub(piece.start);
-        (offset < piece.bytes.len() as u64 && offset % 8 == 0).then_some(piece.dense + offset / 8)
+        (offset < piece.bytes.len() as u64 && offset % 8 == 0).then_some((piece, offset))
     }
 
     #[cold]

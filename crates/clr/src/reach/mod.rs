@@ -91,8 +91,13 @@ fn closure_with<'r, W: Word>(
             None => {}
         }
     }
-    found.search::<true>(&mut graph, &mut bits, |_| false)?;
-    let objects = if keep { found.iter().map(|d| graph.index.address(d)).collect() } else { Vec::new() };
+    let objects = if keep {
+        found.search::<true>(&mut graph, &mut bits, |_| false)?;
+        found.iter().map(|d| graph.index.address(d)).collect()
+    } else {
+        explore::mark_all(&mut graph, &mut bits, found.into_queue())?;
+        Vec::new()
+    };
     let types = graph.types.types().copied().collect();
     Ok(Reached { dangling: graph.dangling, index: graph.index, bits, types, objects })
 }
