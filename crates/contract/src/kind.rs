@@ -51,3 +51,27 @@ pub trait Explain: std::error::Error {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn the_users_list_is_true() {
+        let list = include_str!("../../../docs/exit-codes.md");
+        let kinds = [
+            (Kind::Negative, "negative"),
+            (Kind::Usage, "usage"),
+            (Kind::NotFound, "not found"),
+            (Kind::Permission, "permission"),
+            (Kind::Unsupported, "unsupported"),
+            (Kind::Corrupt, "corrupt"),
+            (Kind::Failed, "failed"),
+            (Kind::Internal, "internal"),
+        ];
+        for (kind, name) in kinds {
+            let row = format!("| {} | {name} |", kind.exit_code());
+            assert!(list.contains(&row), "docs/exit-codes.md lacks `{row}`");
+        }
+    }
+}
