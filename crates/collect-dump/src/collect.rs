@@ -13,7 +13,7 @@ use dnd_ps::Chosen;
 use crate::error::Error;
 use crate::explain::{Place, causes};
 use crate::facts::{DumpFacts, type_name};
-use crate::preflight::{check, check_space};
+use crate::preflight::{check, check_createdump, check_space};
 use crate::staging::{Directory, Staging, held_open};
 
 /// The dump's name while it is being written. Short and without `%`, which `createdump` would replace.
@@ -81,6 +81,7 @@ pub fn prepare(target: &Chosen, request: Request, cwd: &Path) -> Result<Prepared
     let warnings = check(target, request.dump_type, request.force)?;
 
     let proc = ProcFs::default();
+    check_createdump(&proc, target)?;
     let root = elsewhere.then(|| proc.root(pid));
     let here = |path: &Path| root.as_ref().map_or_else(|| path.to_owned(), |root| root.display(path));
     let unusable =

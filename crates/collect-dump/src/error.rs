@@ -57,6 +57,16 @@ pub enum Error {
         /// The target.
         pid: u32,
     },
+    /// The runtime's program for dumps can't be run.
+    #[error("the runtime of process {pid} can't write dumps: its {path} {problem}")]
+    Createdump {
+        /// The target.
+        pid: u32,
+        /// The program, as the target sees it.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// Dangerous, or known to fail.
     #[error("{}", single_file(*pid, version.as_deref(), *dump_type))]
     SingleFile {
@@ -145,7 +155,7 @@ impl Explain for Error {
                 io::ErrorKind::AlreadyExists => Kind::Usage,
                 _ => Kind::Failed,
             },
-            Self::NativeAot { .. } | Self::SingleFile { .. } => Kind::Unsupported,
+            Self::NativeAot { .. } | Self::SingleFile { .. } | Self::Createdump { .. } => Kind::Unsupported,
             Self::UnknownHost { .. } => Kind::Permission,
             Self::Runtime { source, .. } => source.kind(),
             Self::NoSpace { .. }
@@ -185,6 +195,10 @@ impl Explain for Error {
                  for the heap)"
                     .to_owned(),
                 "--force tries all the same".to_owned(),
+            ],
+            Self::Createdump { pid, .. } => vec![
+                "put the file of the same runtime version back, executable; no restart is needed".to_owned(),
+                format!("gdb's `gcore {pid}` writes a dump without the runtime's help, and `dnd dump analyze` reads it"),
             ],
             Self::NativeAot { pid } => vec![format!("gdb's `gcore {pid}` writes a dump without the runtime's help")],
             Self::SingleFile { pid, .. } => vec![

@@ -1,16 +1,13 @@
 //! What on this machine may have kept a runtime from writing a dump.
 
-use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::facts::size;
 use dnd_ipc::DumpType;
 use dnd_ipc::discovery::Host;
 use dnd_ipc::procfs::{ProcFs, Root};
 use dnd_ps::Chosen;
-use nix::fcntl::OFlag;
-
-use crate::facts::size;
 
 /// Less than this is as good as full.
 const FULL: u64 = 1 << 20;
@@ -47,7 +44,6 @@ pub(crate) fn causes(proc: &ProcFs, target: &Chosen, place: &Place<'_>, said: Op
             status.tracer
         ));
     }
-    hints.extend(createdump(proc, target));
     match std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok().as_deref().map(str::trim) {
         Some(scope @ ("2" | "3")) => hints.push(format!(
             "kernel.yama.ptrace_scope is {scope}, which keeps processes from reading each other's memory, as createdump must"
@@ -82,22 +78,6 @@ pub(crate) fn causes(proc: &ProcFs, target: &Chosen, place: &Place<'_>, said: Op
         );
     }
     hints
-}
-
-/// The program that writes the dump comes with the runtime, and may not have come along.
-fn createdump(proc: &ProcFs, target: &Chosen) -> Option<String> {
-    let Some(Host::CoreClr { library }) = &target.process.host else { return None };
-    let path = library.parent()?.join("createdump");
-    match proc.root(target.process.pid).open(&path, OFlag::O_RDONLY) {
-        Ok(fd) => {
-            let mode = File::from(fd).metadata().ok()?.mode();
-            (mode & 0o111 == 0).then(|| format!("the runtime's {} is not executable", path.display()))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            Some(format!("the runtime's {} is missing, without which it can't write dumps", path.display()))
-        }
-        Err(_) => None,
-    }
 }
 
 /// The first directory on the way to the dump that user `uid` may not enter, by owner and others; groups and access

@@ -1,9 +1,14 @@
 //! What can be known before the target is asked.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
 use dnd_ipc::DumpType;
 use dnd_ipc::discovery::Host;
-use dnd_ipc::procfs::Status;
+use dnd_ipc::procfs::{ProcFs, Status};
 use dnd_ps::Chosen;
+use nix::fcntl::OFlag;
 
 use crate::error::Error;
 
@@ -33,6 +38,21 @@ pub(crate) fn check(target: &Chosen, dump_type: DumpType, force: bool) -> Result
         }
         _ => Ok(Vec::new()),
     }
+}
+
+/// Refuses when the program that writes dumps did not come along with the runtime. A runtime finds that out only in a
+/// child that it has forked, which then hangs for ever (seen on 3.1.23): a process more with each attempt.
+pub(crate) fn check_createdump(proc: &ProcFs, target: &Chosen) -> Result<(), Error> {
+    let pid = target.process.pid;
+    let Some(Host::CoreClr { library }) = &target.process.host else { return Ok(()) };
+    let Some(path) = library.parent().map(|dir| dir.join("createdump")) else { return Ok(()) };
+    let problem = match proc.root(pid).open(&path, OFlag::O_PATH).map(File::from).and_then(|f| f.metadata()) {
+        Ok(meta) if meta.mode() & 0o111 == 0 => "is not executable",
+        Err(e) if e.kind() == io::ErrorKind::NotFound => "is missing",
+        // Executable, or not to be seen from here.
+        _ => return Ok(()),
+    };
+    Err(Error::Createdump { pid, path: path.display().to_string(), problem })
 }
 
 /// Refuses a full dump that can't fit: it holds at least the target's own resident memory.
