@@ -10,6 +10,7 @@
 //! runtimes/8.0.4/        one DOTNET_ROOT per runtime: `dotnet`, host/fxr, shared/Microsoft.NETCore.App/8.0.4
 //! sdk-3.1.102/           Roslyn and reference assemblies of the 3.1 SDK
 //! apps/Leak-<hash>/      a debuggee, named by the hash of its source and of the way it is compiled
+//! packages/npm-azure-mcp-3.0.0-beta.46/app/azmcp    .NET 10.0.11, as an app that is a single file
 //! debuggees/             single-file and NativeAOT programs (only with ../shared)
 //! cores/                 core dumps, made by the testkit when a test asks for one
 //! locks/ tmp/
@@ -17,6 +18,7 @@
 
 pub mod apps;
 pub mod bench;
+pub mod bundle;
 pub mod run;
 pub mod runtimes;
 pub mod target;

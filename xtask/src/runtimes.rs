@@ -18,6 +18,11 @@ pub const DEBUGGEES: &str = "debuggees";
 
 /// The runtimes that the registries have; the suite needs all of them.
 pub const REGISTRY: [&str; 4] = ["3.1.2", "3.1.23", "8.0.4", "9.0.5"];
+/// .NET 10 as the registries have it: an app in a single file (see [`crate::bundle`]).
+pub const SINGLE_FILE: &str = "packages/npm-azure-mcp-3.0.0-beta.46/app/azmcp";
+/// The runtime in it.
+pub const SINGLE_FILE_VERSION: &str = "10.0.11";
+
 /// The runtimes of the optional folder ../shared/dotnet, and whether ASP.NET Core comes with them.
 pub const SHARED: [(&str, bool); 4] =
     [("8.0.0", false), ("8.0.33", true), ("9.0.22", false), ("10.0.14", true)];
@@ -113,7 +118,10 @@ pub fn complete(bench: &Bench) -> bool {
     let have = |version: &str| Runtime::find(bench, version).is_some();
     let shared =
         !shared_folder().join("dotnet/unpack").exists() || SHARED.iter().all(|(version, _)| have(version));
-    shared && REGISTRY.iter().all(|version| have(version)) && bench.path(SDK).is_dir()
+    shared
+        && REGISTRY.iter().all(|version| have(version))
+        && bench.path(SDK).is_dir()
+        && bench.path(SINGLE_FILE).is_file()
 }
 
 /// The optional folder with more runtimes, beside the checkout.
@@ -139,7 +147,7 @@ enum Fetch {
     Pip(&'static str),
 }
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 5] = [
     Package {
         dest: "npm-sdk-3.1.102",
         what: ".NET Core SDK 3.1.102 with runtime and ASP.NET Core 3.1.2",
@@ -190,6 +198,13 @@ const PACKAGES: [Package; 4] = [
         what: ".NET runtime and ASP.NET Core 9.0.5 (self-contained in an app)",
         fetch: Fetch::Npm("@azure/mcp-linux-x64@0.2.0", &["package/dist"]),
         sha256: "a0829659ff874d66ef7ab0e471379b9f13d1538d088892beaeb4ab3fa53e0e93",
+        arrange: |_, from, to| Ok(fs::rename(from.join("package/dist"), to.join("app"))?),
+    },
+    Package {
+        dest: "npm-azure-mcp-3.0.0-beta.46",
+        what: ".NET runtime 10.0.11 (an app in a single file)",
+        fetch: Fetch::Npm("@azure/mcp-linux-x64@3.0.0-beta.46", &["package/dist/azmcp"]),
+        sha256: "9ddb47bbc01ef547f93a2a068a836bb246749c3308542f8e03dce0c14a4a648f",
         arrange: |_, from, to| Ok(fs::rename(from.join("package/dist"), to.join("app"))?),
     },
 ];

@@ -10,6 +10,7 @@ use xtask::bench::names_in;
 use xtask::runtimes::{Runtime, shared_folder};
 use xtask::{Result, apps, run};
 
+use crate::target::single_file;
 use crate::{SingleFile, Target, TargetBuilder, bench, must, runtimes, skip};
 
 /// Changes whenever cores come out differently for the same app and [`CoreSpec`].
@@ -125,6 +126,23 @@ impl CoreSpec {
             .to_lowercase()
             .replace(|c| plain(c) != c, "+")
     }
+}
+
+/// A core with all memory of the app on .NET 10.0.11 in a single file (see [`Target::single_file`]).
+#[track_caller]
+pub fn single_file_core(app: &str, args: &[&str], by: By) -> Core {
+    let program = single_file(app);
+    let hash = Path::new(program.get_program()).parent().and_then(Path::file_name).unwrap_or_default();
+    let key = format!(
+        "{}-{}",
+        hash.to_string_lossy(),
+        CoreSpec { kind: Kind::Full, by, ..CoreSpec::with_args(args) }.key()
+    );
+    // It has no createdump; that of 9.0.5 writes any process.
+    let lender = runtimes().into_iter().rev().find(|runtime| runtime.major() >= 9);
+    let lender = must(lender.ok_or("it is missing"), "the bench needs runtime 9.0.5");
+    let write = |pid, to: &Path| write_core(&lender.createdump(), Kind::Full, by, pid, to);
+    must(kept(&key, None, || Target::single_file(app).args(args), write), format_args!("no core of {app}"))
 }
 
 impl SingleFile {

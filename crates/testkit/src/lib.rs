@@ -37,7 +37,7 @@ mod target;
 
 pub use bench::{bench, must, one_per_major, runtime, runtimes, skip};
 pub use command::{Dnd, Output, Running};
-pub use cores::{By, Core, CoreSpec, Kind, SharedCore, core, shared_core, shared_cores};
+pub use cores::{By, Core, CoreSpec, Kind, SharedCore, core, shared_core, shared_cores, single_file_core};
 pub use oracle::{oracle, oracle_for};
 pub use pty::{Key, Screen};
 pub use target::{SingleFile, Target, TargetBuilder, single_files};

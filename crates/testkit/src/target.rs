@@ -53,6 +53,13 @@ impl Target {
         TargetBuilder { command, tmp: None, container: false }
     }
 
+    /// The app on .NET 10.0.11, in a single file (a simple app: the framework in it is trimmed). Unlike the programs of
+    /// [`single_files`], it is on every machine.
+    #[track_caller]
+    pub fn single_file(app: &str) -> TargetBuilder {
+        TargetBuilder { command: single_file(app), tmp: None, container: false }
+    }
+
     /// Its process id, as seen from here.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -282,6 +289,14 @@ impl TargetBuilder {
             _scratch,
         }
     }
+}
+
+#[track_caller]
+pub(crate) fn single_file(app: &str) -> Command {
+    let program = must(apps::ensure_single_file(bench(), app), format_args!("no single file of {app}"));
+    let mut command = Command::new(program);
+    command.env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1");
+    command
 }
 
 /// The rest of the first complete line that starts with `prefix`.

@@ -3,7 +3,8 @@ use std::io::Read;
 use std::path::Path;
 
 use dnd_testkit::{
-    By, CoreSpec, Dnd, Key, Kind, Target, core, one_per_major, oracle, runtimes, shared_cores, single_files,
+    By, CoreSpec, Dnd, Key, Kind, Target, core, one_per_major, oracle, runtimes, shared_cores,
+    single_file_core, single_files,
 };
 
 #[test]
@@ -79,6 +80,16 @@ fn what_comes_with_shared_is_usable_where_it_is() {
         let version = program.name.rsplit('-').next().unwrap();
         assert_eq!(target.truth().as_str(), Some(version), "{}", program.name);
     }
+}
+
+#[test]
+fn ten_is_on_every_machine_as_a_single_file() {
+    let target = Target::single_file("Leak").args(&["7", "5"]).spawn();
+    assert_eq!((&target.truth()["orders"], &target.truth()["version"]), (&7.into(), &"10.0.11".into()));
+    assert!(target.stop().success());
+    let core = single_file_core("Leak", &["7", "5"], By::Createdump);
+    assert_eq!(core.truth["listeners"], 5);
+    assert!(core.path().metadata().unwrap().len() > 1 << 20);
 }
 
 #[test]

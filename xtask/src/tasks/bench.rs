@@ -1,7 +1,7 @@
 //! `cargo xtask runtimes` and `cargo xtask apps`.
 
 use xtask::bench::Bench;
-use xtask::runtimes::{Runtime, ensure};
+use xtask::runtimes::{Runtime, SINGLE_FILE, SINGLE_FILE_VERSION, ensure};
 use xtask::{Result, apps, tools};
 
 use super::say;
@@ -13,6 +13,7 @@ pub(crate) fn runtimes(_: &[String]) -> Result<()> {
         let web = if runtime.aspnet() { " with ASP.NET Core" } else { "" };
         println!("{:8} {}{web}", runtime.version, runtime.root.display());
     }
+    println!("{SINGLE_FILE_VERSION:8} {} (an app in a single file)", bench.path(SINGLE_FILE).display());
     for what in skipped {
         println!("skipped: {what}");
     }
