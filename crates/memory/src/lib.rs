@@ -20,7 +20,7 @@ mod packed;
 mod runs;
 mod target;
 
-pub use corefile::{AuxEntry, Core, Createdump, Packed, ProcessInfo, SignalInfo, Truncation};
+pub use corefile::{AuxEntry, Core, Createdump, Maker, Packed, ProcessInfo, SignalInfo, Truncation};
 pub use elf::{ElfFile, ElfImage, ImageError, ProgramHeader, Symbol};
 pub use error::Error;
 pub use files::{FileOptions, FileUse, Verdict, WithFiles};

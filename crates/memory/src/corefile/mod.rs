@@ -16,7 +16,7 @@ use crate::runs::{Run, Runs};
 use crate::target::{Arch, FileMapping, Memory, Missing, Range, Target, Thread};
 
 pub(crate) use notes::each as each_note;
-pub use notes::{AuxEntry, ProcessInfo, SignalInfo};
+pub use notes::{AuxEntry, Maker, ProcessInfo, SignalInfo};
 
 /// What a core file lacks because it was cut off (full disk, size limit, broken copy).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -206,6 +206,12 @@ impl Core {
     #[must_use]
     pub fn process(&self) -> Option<&ProcessInfo> {
         self.notes.process.as_ref()
+    }
+
+    /// Which program wrote it; `None` when its notes look like none of the known ones.
+    #[must_use]
+    pub fn maker(&self) -> Option<Maker> {
+        self.notes.maker()
     }
 
     /// The signal that the dump was taken for; `None` when none was recorded.

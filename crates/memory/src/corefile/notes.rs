@@ -60,6 +60,20 @@ pub(super) struct Notes {
     pub(super) process: Option<ProcessInfo>,
     pub(super) signal: Option<SignalInfo>,
     pub(super) auxv: Vec<AuxEntry>,
+    /// Types of the first two notes; by these the makers of cores differ.
+    pub(super) first: Vec<u32>,
+}
+
+/// Which program wrote a core, as the order of its notes shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Maker {
+    /// .NET's createdump: process, auxiliary vector, files, then the threads.
+    Createdump,
+    /// gdb's gcore: process, then the threads.
+    Gcore,
+    /// Linux: the crashing thread first.
+    Kernel,
 }
 
 fn align4(n: usize) -> Option<usize> {
@@ -88,6 +102,9 @@ impl Notes {
             if name != b"CORE" {
                 continue;
             }
+            if self.first.len() < 2 {
+                self.first.push(kind);
+            }
             match kind {
                 NT_PRSTATUS => self.threads.extend(thread(contents, arch)),
                 NT_PRPSINFO => self.process = process(contents).or(self.process.take()),
@@ -97,6 +114,17 @@ impl Notes {
                 NT_SIGINFO => self.signal = self.signal.or_else(|| signal(contents)),
                 _ => {}
             }
+        }
+    }
+
+    /// Sources: createdump's `crashinfo`/`dumpwriterelf.cpp` (dotnet/runtime src/coreclr/debug/createdump), gdb's
+    /// `linux-tdep.c` (`linux_make_corefile_notes`), Linux `fs/binfmt_elf.c` (`fill_note_info`).
+    pub(super) fn maker(&self) -> Option<Maker> {
+        match *self.first {
+            [NT_PRPSINFO, NT_AUXV] => Some(Maker::Createdump),
+            [NT_PRPSINFO, NT_PRSTATUS] => Some(Maker::Gcore),
+            [NT_PRSTATUS, NT_PRPSINFO] => Some(Maker::Kernel),
+            _ => None,
         }
     }
 

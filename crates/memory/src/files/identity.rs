@@ -25,7 +25,7 @@ pub(super) fn check(
 ) -> Result<Checked, String> {
     let bytes = file.bytes();
     if bytes.starts_with(b"\x7fELF") {
-        check_elf(core, base, mappings, bytes, unchecked)
+        check_elf(core, base, mappings, bytes)
     } else if bytes.starts_with(b"MZ") {
         check_pe(core, base, mappings, bytes, unchecked)
     } else {
@@ -33,13 +33,14 @@ pub(super) fn check(
     }
 }
 
-/// What to do when the dump has nothing to compare with.
+/// Why a file can't be taken for the one that was loaded when the dump has nothing to compare.
+fn unproven(why: &str) -> String {
+    format!("{why}, so it can't be told whether it is the same file")
+}
+
+/// The same for files that the caller may want nevertheless.
 fn without_proof(unchecked: bool, why: &str) -> Result<Verdict, String> {
-    if unchecked {
-        Ok(Verdict::Unchecked(why.to_owned()))
-    } else {
-        Err(format!("{why}, so it can't be told whether it is the same file"))
-    }
+    if unchecked { Ok(Verdict::Unchecked(why.to_owned())) } else { Err(unproven(why)) }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -50,13 +51,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn check_elf(
-    core: &Core,
-    base: u64,
-    mappings: &[&FileMapping],
-    bytes: &[u8],
-    unchecked: bool,
-) -> Result<Checked, String> {
+fn check_elf(core: &Core, base: u64, mappings: &[&FileMapping], bytes: &[u8]) -> Result<Checked, String> {
     // The file's own headers, as if it lay where the image does.
     let image = Raw::headers(bytes, base).map_err(|e| e.to_string())?;
     let file = Raw::new(bytes, &image);
@@ -75,8 +70,8 @@ fn check_elf(
         (Ok(Some(loaded)), None) => {
             return Err(format!("it has no build-id, the target had loaded {}", hex(&loaded)));
         }
-        (Ok(None), _) => without_proof(unchecked, "the loaded image has no build-id")?,
-        (Err(_), _) => without_proof(unchecked, "the dump lacks the image's headers")?,
+        (Ok(None), _) => return Err(unproven("the loaded image has no build-id")),
+        (Err(_), _) => return Err(unproven("the dump lacks the image's headers")),
     };
     let mut ranges = Vec::new();
     let mut others = Vec::new();

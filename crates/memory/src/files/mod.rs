@@ -23,8 +23,8 @@ pub struct FileOptions {
     pub folders: Vec<PathBuf>,
     /// Whether the path that the dump names is tried on this machine.
     pub local: bool,
-    /// Whether a file is used also when the dump has nothing that it could be held against (kernel dumps of the
-    /// default filter hold no page of a DLL). Its size must still fit.
+    /// Whether a PE file (a DLL) is used also when the dump has nothing that it could be held against: kernel dumps
+    /// of the default filter hold no page of one. Its size must still fit. ELF files always need their build-id.
     pub unchecked: bool,
 }
 

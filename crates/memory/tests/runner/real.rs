@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use dnd_memory::{Arch, Core, ElfImage, FileOptions, Memory, Target as _, Verdict, WithFiles};
+use dnd_memory::{Arch, Core, ElfImage, FileOptions, Maker, Memory, Target as _, Verdict, WithFiles};
 use dnd_testkit::{By, CoreSpec, Kind, Target, core, one_per_major, runtimes, shared_cores};
 
 use crate::writer::{PAGE, Scratch};
@@ -49,6 +49,7 @@ fn heap_dumps_of_every_runtime() {
             assert_eq!(base, image.base(), "{version}");
         }
         assert_eq!(core.createdump().is_some(), runtime.major() >= 6, "{version}");
+        assert_eq!(core.maker(), Some(Maker::Createdump), "{version}");
     }
 }
 
@@ -159,7 +160,7 @@ fn a_core_of_gdb() {
         let made = core(&runtime, "Leak", &spec);
         let core = open(&made.path());
         assert_eq!(core.process().map(|p| p.pid), Some(made.pid));
-        assert_eq!(core.createdump(), None);
+        assert_eq!((core.createdump(), core.maker()), (None, Some(Maker::Gcore)));
         assert!(core.threads().len() > 4);
         assert!(runtime_image(&core).build_id(&core).unwrap().is_some());
     }
