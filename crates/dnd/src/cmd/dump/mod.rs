@@ -2,6 +2,7 @@
 
 mod analyze;
 mod collect;
+mod open;
 
 use crate::error::CliError;
 
