@@ -47,4 +47,4 @@ pub use xtask::runtimes::Runtime;
 use std::time::Duration;
 
 /// How long anything may take before a test gives up. Only a broken test waits that long, so it is generous.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(60);
