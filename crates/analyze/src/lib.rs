@@ -11,6 +11,7 @@ mod args;
 mod commands;
 mod complete;
 mod error;
+pub mod info;
 mod inspect;
 mod out;
 mod session;

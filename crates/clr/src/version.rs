@@ -1,6 +1,6 @@
 //! Which build a runtime is.
 
-use dnd_memory::{Memory, Target};
+use dnd_memory::{ElfImage, Memory, Target};
 
 use crate::locate::RuntimeImage;
 
@@ -10,6 +10,8 @@ use crate::locate::RuntimeImage;
 pub enum VersionSource {
     /// The text `@(#)Version … @Commit: …` in the runtime's image.
     Image,
+    /// `DotNetRuntimeInfo`, which single-file programs export.
+    RuntimeInfo,
     /// The folder that the runtime was loaded from (`Microsoft.NETCore.App/8.0.4`).
     Path,
 }
@@ -25,12 +27,51 @@ pub struct Version {
     pub source: VersionSource,
 }
 
+impl Version {
+    /// The number under which it was released, for example `8.0.4`; `None` when the build number doesn't tell (3.1).
+    #[must_use]
+    pub fn release(&self) -> Option<String> {
+        if self.source == VersionSource::Path {
+            return Some(self.text.clone());
+        }
+        // Since 5 the third number is 100 times the patch level plus the year of the build.
+        let mut numbers = self.text.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+        let (major, minor, build) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        (major >= 5 && build < 100_000).then(|| format!("{major}.{minor}.{}", build / 100))
+    }
+
+    /// Its major version; .NET Core 3.1, whose builds are numbered 4.700, is 3.
+    pub(crate) fn major(&self) -> Option<u8> {
+        let major = self.text.split('.').next()?.parse().ok()?;
+        Some(if major == 4 { 3 } else { major })
+    }
+}
+
 /// What every build of CoreCLR carries in its read-only data, from `eng/native/version` (`sccsid`).
 const MARK: &[u8] = b"@(#)Version ";
 
 /// Looks for the version in the image, then in its path.
 pub(crate) fn find(target: &dyn Target, image: &RuntimeImage) -> Option<Version> {
-    in_image(target, image.base, image.end).or_else(|| in_path(&image.path.to_string_lossy()))
+    in_image(target, image.base, image.end).or_else(|| cheap(target, image))
+}
+
+/// The same without a search through the whole image.
+pub(crate) fn cheap(target: &dyn Target, image: &RuntimeImage) -> Option<Version> {
+    in_runtime_info(target, image.base).or_else(|| in_path(&image.path.to_string_lossy()))
+}
+
+/// Source: `RuntimeInfo` in `src/coreclr/inc/runtimeinfo.h`: signature, version of the structure, build-ids of the
+/// runtime, the DAC and the DBI (24 bytes each), then the version in four numbers, since structure version 2.
+fn in_runtime_info(memory: &dyn Memory, base: u64) -> Option<Version> {
+    let elf = ElfImage::at(memory, base).ok()?;
+    let at = elf.symbol(memory, "DotNetRuntimeInfo").ok().flatten()?.address;
+    if !memory.c_string(at, 20).eq(b"DotNetRuntimeInfo") || memory.u32(at.wrapping_add(20)).ok()? < 2 {
+        return None;
+    }
+    let number = |i: u64| memory.u32(at.wrapping_add(96 + 4 * i)).ok();
+    let numbers = [number(0)?, number(1)?, number(2)?, number(3)?];
+    let text = numbers.map(|n| n.to_string()).join(".");
+    Some(Version { text, commit: None, source: VersionSource::RuntimeInfo })
 }
 
 fn in_image(memory: &dyn Memory, base: u64, end: u64) -> Option<Version> {
@@ -69,6 +110,21 @@ fn in_path(path: &str) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_number_tells_the_release() {
+        let version = |text: &str| Version { text: text.to_owned(), commit: None, source: VersionSource::Image };
+        for (build, release, major) in [
+            ("8.0.424.16909", Some("8.0.4"), 8),
+            ("8.0.23.53103", Some("8.0.0"), 8),
+            ("10.0.1126.37416", Some("10.0.11"), 10),
+            ("4.700.22.11601", None, 3),
+        ] {
+            assert_eq!(version(build).release().as_deref(), release, "{build}");
+            assert_eq!(version(build).major(), Some(major), "{build}");
+        }
+        assert_eq!(version("next").release(), None);
+    }
 
     #[test]
     fn a_path_tells_the_version() {

@@ -56,6 +56,7 @@ pub struct FileUse {
     /// The file on this machine that the verdict is about.
     pub file: Option<PathBuf>,
     /// What became of it.
+    #[serde(flatten)]
     pub verdict: Verdict,
 }
 

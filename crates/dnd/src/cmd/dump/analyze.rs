@@ -1,5 +1,6 @@
 //! `dnd dump analyze`.
 
+use dnd_analyze::info::warnings;
 use dnd_analyze::{Format, Session};
 use dnd_clr::{Progress, Runtime};
 use dnd_contract::Kind;
@@ -31,15 +32,11 @@ static PROGRESS: Progress = Progress::new();
 pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     let path = args.core.path()?;
     let target = args.core.open(&path)?;
-    if let Some(cut) = target.core().truncation() {
-        talk(&format!(
-            "warning: {} is cut off: {} of {} bytes are there; answers may lack what was in the rest",
-            path.display(),
-            cut.actual,
-            cut.expected
-        ));
+    let runtime = Runtime::open(&target);
+    for warning in warnings(target.core(), runtime.as_ref().ok()) {
+        talk(&format!("warning: {warning}"));
     }
-    let runtime = Runtime::open(&target)?;
+    let runtime = runtime?;
     repl::cancel_on_ctrl_c(&PROGRESS)
         .map_err(|error| CliError::new(Kind::Failed, format!("cannot handle signals: {error}")))?;
     let session = Session::new(&runtime, &PROGRESS);

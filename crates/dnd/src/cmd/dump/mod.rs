@@ -2,6 +2,7 @@
 
 mod analyze;
 mod collect;
+mod info;
 mod open;
 
 use crate::error::CliError;
@@ -11,6 +12,8 @@ use crate::error::CliError;
 pub(crate) enum Command {
     /// Have a process's runtime write a dump of it
     Collect(collect::Args),
+    /// Tell what a core dump is, how complete it is, and which commands will suffer
+    Info(info::Args),
     /// Ask questions about a core dump
     Analyze(analyze::Args),
 }
@@ -19,6 +22,7 @@ pub(crate) enum Command {
 pub(crate) fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Collect(args) => collect::run(&args),
+        Command::Info(args) => info::run(&args),
         Command::Analyze(args) => analyze::run(&args),
     }
 }

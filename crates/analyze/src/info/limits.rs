@@ -1,0 +1,178 @@
+//! Which commands can't answer, or not in full, and why.
+
+use dnd_clr::Runtime;
+use dnd_memory::{FileUse, Verdict};
+use serde::Serialize;
+
+use super::{DumpInfo, with_causes};
+use crate::table;
+
+/// How much an answer suffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// There is no answer.
+    Unavailable,
+    /// Something is left out of it.
+    Partial,
+    /// It may be wrong.
+    Unsure,
+}
+
+/// Commands that suffer, and from what.
+#[derive(Debug, Serialize)]
+pub struct Limit {
+    /// The commands; empty for all of them.
+    pub commands: Vec<&'static str>,
+    /// How much.
+    pub severity: Severity,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+impl Limit {
+    fn new(commands: &[&'static str], severity: Severity, reason: impl Into<String>) -> Self {
+        // Commands that this version doesn't have are none that suffer.
+        let commands = commands.iter().copied().filter(|name| table::find(name).is_ok()).collect();
+        Self { commands, severity, reason: reason.into() }
+    }
+
+    fn all(severity: Severity, reason: impl Into<String>) -> Self {
+        Self { commands: Vec::new(), severity, reason: reason.into() }
+    }
+}
+
+/// What looks at objects.
+const OBJECTS: &[&str] = &[
+    "dumpheap",
+    "dumpobj",
+    "dumparray",
+    "dumpvc",
+    "gcroot",
+    "objsize",
+    "dumpdelegate",
+    "dumpexceptions",
+    "dumpasync",
+    "verifyheap",
+    "dumpstackobjects",
+    "printexception",
+];
+/// What walks the heap.
+const WALKS: &[&str] =
+    &["dumpheap", "gcroot", "objsize", "gcwhere", "dumpexceptions", "dumpasync", "verifyheap"];
+const HEAP_STRUCTURE: &[&str] = &["eeheap", "gcwhere", "gchandles", "finalizequeue"];
+const HANDLES: &[&str] = &["gchandles", "gcroot"];
+const FINALIZERS: &[&str] = &["finalizequeue", "gcroot"];
+const THREADS: &[&str] = &[
+    "clrthreads",
+    "clrstack",
+    "pstacks",
+    "gcroot",
+    "syncblk",
+    "dumpstackobjects",
+    "printexception",
+    "deadlocks",
+];
+const STACKS: &[&str] = &["clrstack", "pstacks", "gcroot", "dumpstackobjects", "deadlocks"];
+const NAMES: &[&str] =
+    &["dumpheap", "dumpobj", "dumpmt", "gcroot", "clrstack", "pstacks", "gchandles", "finalizequeue"];
+const MODULES: &[&str] = &["clrmodules", "gcroot"];
+
+pub(super) fn gather(info: &DumpInfo, runtime: Option<&Runtime<'_>>) -> Vec<Limit> {
+    use Severity::{Partial, Unavailable};
+    let mut out = Vec::new();
+    if let Some(cut) = info.truncation {
+        out.push(Limit::all(Partial, truncated(cut.missing_memory, cut.segments, cut.notes)));
+    }
+    let Some(runtime) = runtime else {
+        let why = info.problem.as_ref().map_or("there is no runtime", |problem| problem.text.as_str());
+        out.push(Limit::all(Unavailable, why));
+        return out;
+    };
+    heap(info, runtime, &mut out);
+    if let Err(error) = runtime.threads() {
+        out.push(Limit::new(THREADS, Unavailable, with_causes(&error)));
+    }
+    let without_stack = info.threads.without_stack;
+    if without_stack > 0 {
+        let reason =
+            format!("the stacks of {without_stack} of {} threads are not in the dump", info.threads.native);
+        out.push(Limit::new(STACKS, Partial, reason));
+    }
+    match (&info.modules, runtime.modules()) {
+        (_, Err(error)) => out.push(Limit::new(MODULES, Unavailable, with_causes(&error))),
+        (Some(modules), _) if !modules.without_metadata.is_empty() => {
+            let reason = format!(
+                "the metadata of {} of {} modules can't be read, so the names of their types, fields and methods are unknown",
+                modules.without_metadata.len(),
+                modules.count
+            );
+            out.push(Limit::new(NAMES, Partial, reason));
+        }
+        _ => {}
+    }
+    out
+}
+
+fn heap(info: &DumpInfo, runtime: &Runtime<'_>, out: &mut Vec<Limit>) {
+    use Severity::{Partial, Unavailable};
+    if let Err(error) = runtime.heap() {
+        out.push(Limit::new(HEAP_STRUCTURE, Unavailable, with_causes(&error)));
+        out.push(Limit::new(OBJECTS, Unavailable, "the managed heap is not in this dump"));
+        return;
+    }
+    if let Err(error) = runtime.objects_heap() {
+        out.push(Limit::new(OBJECTS, Unavailable, with_causes(&error)));
+    } else if let Some(heap) = info.heap.as_ref().filter(|heap| heap.present < heap.bytes) {
+        let reason =
+            format!("{} of {} bytes of the heap are not in the dump", heap.bytes - heap.present, heap.bytes);
+        out.push(Limit::new(WALKS, Partial, reason));
+    }
+    if info.heap.as_ref().is_some_and(|heap| heap.gc_in_progress) {
+        let reason = "the dump was taken during a GC: the heap can't be walked everywhere, and references may point to where \
+                      objects were or will be";
+        out.push(Limit::new(WALKS, Partial, reason));
+    }
+    if let Err(error) = runtime.handles() {
+        out.push(Limit::new(HANDLES, Unavailable, with_causes(&error)));
+    }
+    if let Err(error) = runtime.finalizer_queues() {
+        out.push(Limit::new(FINALIZERS, Unavailable, with_causes(&error)));
+    }
+}
+
+fn truncated(bytes: u64, segments: usize, notes: bool) -> String {
+    let notes = if notes { ", and of its notes, which tell of threads and files" } else { "" };
+    format!("the dump is cut off: {bytes} bytes of {segments} memory segments are lost{notes}")
+}
+
+pub(super) fn of_files(files: &[FileUse]) -> Option<Limit> {
+    let unchecked = files.iter().filter(|file| matches!(file.verdict, Verdict::Unchecked(_))).count();
+    (unchecked > 0).then(|| {
+        let reason = format!(
+            "{unchecked} module files of this machine were used although the dump has nothing to compare them with; \
+             the number of their types and methods is that of the loaded modules"
+        );
+        Limit::new(NAMES, Severity::Unsure, reason)
+    })
+}
+
+/// What somebody who opens a dump should know before the first question, in a line or two; cheap.
+#[must_use]
+pub fn warnings(core: &dnd_memory::Core, runtime: Option<&Runtime<'_>>) -> Vec<String> {
+    let mut out = Vec::new();
+    if let Some(cut) = core.truncation() {
+        out.push(truncated(cut.missing_memory, cut.segments, cut.notes));
+    }
+    match runtime.map(Runtime::objects_heap) {
+        Some(Err(error)) => out.push(error.to_string()),
+        Some(Ok(heap)) if heap.gc_in_progress => {
+            out.push(
+                "the dump was taken during a garbage collection: answers about objects are partial"
+                    .to_owned(),
+            );
+        }
+        _ => {}
+    }
+    out
+}
