@@ -62,6 +62,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         if !args.iter().all(|part| what.contains(part.as_str())) {
             continue;
         }
+        let label = match core {
+            core if core == big.path => "",
+            core if core == small.path => " (a small core)",
+            _ => " (live)",
+        };
         for cores in if one_core { &["1", "all"][..] } else { &["all"] } {
             let mut words =
                 if *cores == "1" { vec!["taskset".into(), "-c".into(), "0".into()] } else { Vec::new() };
@@ -94,8 +99,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
                 format!("{:.1} M", per_second(objects, wall) / 1e6)
             };
             println!(
-                "| `{what}` ({}) | {cores} | {:.3} s | {:.2} s | {} MB | {} MB | {rate} |",
-                if core == big.path { "big" } else { "small" },
+                "| `{what}`{} | {cores} | {:.3} s | {:.2} s | {} MB | {} MB | {rate} |",
+                label,
                 wall.as_secs_f64(),
                 once.cpu.as_secs_f64(),
                 once.peak_kb / 1000,
