@@ -208,6 +208,8 @@ fn write_core(createdump: &Path, kind: Kind, by: By, pid: u32, to: &Path) -> Res
             let prefix = to.with_file_name("gcore");
             run::quietly(Command::new("gcore").arg("-o").arg(&prefix).arg(&pid))?;
             fs::rename(to.with_file_name(format!("gcore.{pid}")), to)?;
+            // Most of it is zeros of memory never touched: holes need no disk. (Where this fails, it takes some.)
+            let _ = run::quietly(Command::new("fallocate").arg("--dig-holes").arg(to));
         }
     }
     if !fs::metadata(to).is_ok_and(|meta| meta.len() > 0) {
