@@ -42,6 +42,11 @@ impl Progress {
         self.total.store(total, Ordering::Relaxed);
     }
 
+    /// The same work begins once more.
+    pub(crate) fn again(&self) {
+        self.done.store(0, Ordering::Relaxed);
+    }
+
     pub(crate) fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -15,7 +15,7 @@ use crate::types::{MIN_OBJECT, MethodTable};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(align(64))]
 pub struct Slot {
-    /// Address of the method table, 0 for an empty slot.
+    /// Address of the method table.
     pub table: u64,
     /// Bytes of an object without elements.
     pub base_size: u32,
@@ -45,10 +45,13 @@ const FIRST_BITS: u32 = 11;
 /// 2^48 / phi, odd: spreads pointers (Knuth's multiplicative hashing).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// In place of a method table's address: an empty slot. Not 0, which is what memory holds that is not written yet.
+const EMPTY: u64 = 1;
+
 impl Default for Slot {
     fn default() -> Self {
         Self {
-            table: 0,
+            table: EMPTY,
             base_size: 0,
             component_size: 0,
             count: 0,
@@ -61,6 +64,14 @@ impl Default for Slot {
 }
 
 impl Slot {
+    /// Adds what another walk counted of the same type.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.bytes += other.bytes;
+        self.padding += other.padding;
+        self.first = self.first.min(other.first);
+    }
+
     /// Counts an object of the type.
     #[inline]
     pub(crate) fn add(&mut self, address: u64, size: u64) {
@@ -89,13 +100,28 @@ impl TypeTable {
         loop {
             let slot = self.slots.get(at)?;
             if slot.table == table {
-                return (table != 0).then_some(at);
+                return Some(at);
             }
-            if slot.table == 0 {
+            if slot.table == EMPTY {
                 return self.insert(memory, layout, table, at);
             }
             at = (at + 1) & mask;
         }
+    }
+
+    /// The slot of a type met before.
+    #[inline]
+    pub(crate) fn known(&mut self, table: u64) -> Option<&mut Slot> {
+        let mask = self.slots.len() - 1;
+        let mut at = (table.wrapping_mul(SPREAD) >> self.shift) as usize & mask;
+        loop {
+            match self.slots.get(at)?.table {
+                found if found == table => break,
+                EMPTY => return None,
+                _ => at = (at + 1) & mask,
+            }
+        }
+        self.slots.get_mut(at)
     }
 
     #[cold]
@@ -104,7 +130,9 @@ impl TypeTable {
         if table < 0x1000 {
             return None;
         }
-        let read = MethodTable::read(memory, layout, table).ok().filter(|t| !t.is_interface() && t.plausible(memory, layout))?;
+        let read = MethodTable::read(memory, layout, table)
+            .ok()
+            .filter(|t| !t.is_interface() && t.plausible(memory, layout))?;
         self.add(&read, at)
     }
 
@@ -112,10 +140,11 @@ impl TypeTable {
     pub(crate) fn insert_trusted(&mut self, table: &MethodTable) {
         let mask = self.slots.len() - 1;
         let mut at = (table.address.wrapping_mul(SPREAD) >> self.shift) as usize & mask;
-        while self.slots.get(at).is_some_and(|slot| slot.table != 0) {
+        while self.slots.get(at).is_some_and(|slot| slot.table != EMPTY) {
             at = (at + 1) & mask;
         }
-        self.add(table, at);
+        // Damage must not make it so small that a walk stays where it is.
+        self.add(&MethodTable { base_size: table.base_size.max(MIN_OBJECT as u32), ..*table }, at);
     }
 
     fn add(&mut self, table: &MethodTable, at: usize) -> Option<usize> {
@@ -148,9 +177,9 @@ impl TypeTable {
         let old = std::mem::replace(&mut self.slots, larger);
         self.shift -= 1;
         let mask = self.slots.len() - 1;
-        for slot in old.into_iter().filter(|slot| slot.table != 0) {
+        for slot in old.into_iter().filter(|slot| slot.table != EMPTY) {
             let mut at = (slot.table.wrapping_mul(SPREAD) >> self.shift) as usize & mask;
-            while self.slots.get(at).is_some_and(|other| other.table != 0) {
+            while self.slots.get(at).is_some_and(|other| other.table != EMPTY) {
                 at = (at + 1) & mask;
             }
             if let Some(place) = self.slots.get_mut(at) {
