@@ -1,5 +1,8 @@
 //! The end-to-end tests.
 
+mod analyze;
+mod analyze_repl;
+mod analyze_transcript;
 mod collect;
 mod container;
 mod counters;

@@ -28,6 +28,20 @@ pub struct Opt {
     pub help: &'static str,
 }
 
+impl Opt {
+    /// An option without a value.
+    #[must_use]
+    pub const fn flag(names: &'static [&'static str], help: &'static str) -> Self {
+        Opt { names, value: Value::None, help }
+    }
+
+    /// An option with a value.
+    #[must_use]
+    pub const fn word(names: &'static [&'static str], what: &'static str, help: &'static str) -> Self {
+        Opt { names, value: Value::Word(what), help }
+    }
+}
+
 /// The words of one command after its name, sorted into options and operands.
 #[derive(Debug, Default, Clone)]
 pub struct Args {
@@ -232,10 +246,10 @@ mod tests {
     use super::*;
 
     const OPTS: &[Opt] = &[
-        Opt { names: &["stat", "summary"], value: Value::None, help: "" },
-        Opt { names: &["mt"], value: Value::Word("mt"), help: "" },
-        Opt { names: &["min"], value: Value::Word("bytes"), help: "" },
-        Opt { names: &["type"], value: Value::Word("text"), help: "" },
+        Opt::flag(&["stat", "summary"], ""),
+        Opt::word(&["mt"], "mt", ""),
+        Opt::word(&["min"], "bytes", ""),
+        Opt::word(&["type"], "text", ""),
     ];
 
     fn parse(line: &str) -> Result<Args, Error> {

@@ -40,10 +40,13 @@ impl Statics {
     /// `Demo.Cache.items`, for the static field whose reference stands at `slot`.
     pub(crate) fn name(&self, runtime: &Runtime<'_>, slot: u64) -> Option<String> {
         let behind = self.starts.partition_point(|&(start, _)| start <= slot);
-        // Types of one module share an array, and may have been given the same start before 9: try all that fit.
-        let candidates =
-            self.starts.get(..behind)?.iter().rev().take_while(|(start, _)| slot - start < MAX_STATICS);
-        candidates.take(64).find_map(|&(_, table)| {
+        let nearest = self.starts.get(behind.checked_sub(1)?)?.0;
+        if slot - nearest >= MAX_STATICS {
+            return None;
+        }
+        // Before 9 all types of a module share one start, and only their fields tell whose the slot is.
+        let first = self.starts.partition_point(|&(start, _)| start < nearest);
+        self.starts.get(first..behind)?.iter().find_map(|&(_, table)| {
             let table = runtime.method_table(table).ok()?;
             Self::field(runtime, &table, slot)
                 .map(|field| format!("{}.{field}", display_name(runtime, table.address)))

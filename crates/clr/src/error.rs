@@ -92,8 +92,8 @@ impl Explain for Error {
             Error::UnknownRuntime { .. } | Error::NoTable { .. } => {
                 "known are .NET Core 3.1, .NET 8, 9 and 10; docs/new-runtime.md tells how a version is added"
             }
-            Error::NoHeap { .. } => {
-                "a dump of type Mini or Triage has no heap; collect one with `dnd dump collect --type Heap`. \
+            Error::NoHeap { .. } | Error::Missing { .. } => {
+                "dumps of type Mini and Triage have no heap; collect one with `dnd dump collect --type Heap`. \
                  eeversion, clrthreads and clrmodules work without it"
             }
             _ => return Vec::new(),

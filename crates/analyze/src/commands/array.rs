@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::object::{self, ArrayLine};
 use super::value;
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::{self, display_name, runtime_name};
 use crate::out::Out;
@@ -18,18 +18,10 @@ pub(crate) static COMMAND: Command = Command {
     operands: "<address>",
     max_operands: 1,
     options: &[
-        Opt { names: &["start"], value: Value::Word("index"), help: "First element to show (decimal)." },
-        Opt {
-            names: &["length"],
-            value: Value::Word("count"),
-            help: "Number of elements to show (decimal).",
-        },
-        Opt {
-            names: &["details"],
-            value: Value::None,
-            help: "Each element as dumpobj or dumpvc would show it.",
-        },
-        Opt { names: &["nofields"], value: Value::None, help: "With -details: no fields." },
+        Opt::word(&["start"], "index", "First element to show (decimal)."),
+        Opt::word(&["length"], "count", "Number of elements to show (decimal)."),
+        Opt::flag(&["details"], "Each element as dumpobj or dumpvc would show it."),
+        Opt::flag(&["nofields"], "With -details: no fields."),
     ],
     summary: "Shows the elements of an array.",
     about: "An element is shown as the address of the object that it refers to, as a number, or (structs) as the \

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use super::listing::{Listing, Show};
 use super::{generation, segment_filter, strings};
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::{self, display_name};
 use crate::session::{Call, Flow, threads};
@@ -18,62 +18,32 @@ pub(crate) static COMMAND: Command = Command {
     operands: "[<start> [<end>]]",
     max_operands: 2,
     options: &[
-        Opt { names: &["stat"], value: Value::None, help: "Only the statistics: objects and bytes by type." },
-        Opt {
-            names: &["mt"],
-            value: Value::Word("mt"),
-            help: "Only objects of the type with this method table.",
-        },
-        Opt {
-            names: &["type"],
-            value: Value::Word("text"),
-            help: "Only objects whose type name holds this text (case matters).",
-        },
-        Opt {
-            names: &["min"],
-            value: Value::Word("bytes"),
-            help: "Only objects of at least this size (decimal, or 0x…).",
-        },
-        Opt { names: &["max"], value: Value::Word("bytes"), help: "Only objects of at most this size." },
-        Opt { names: &["live"], value: Value::None, help: "Only objects that a root reaches." },
-        Opt {
-            names: &["dead"],
-            value: Value::None,
-            help: "Only objects that no root reaches: the next full GC would free them.",
-        },
-        Opt {
-            names: &["gen"],
-            value: Value::Word("generation"),
-            help: "Only gen0, gen1, gen2, loh (large), poh (pinned) or foh (frozen).",
-        },
-        Opt { names: &["heap"], value: Value::Word("number"), help: "Only this GC heap (server GC)." },
-        Opt {
-            names: &["segment"],
-            value: Value::Word("address"),
-            help: "Only this segment or region (its address, or one inside it).",
-        },
-        Opt { names: &["strings"], value: Value::None, help: "Only strings, counted by their text." },
-        Opt { names: &["short"], value: Value::None, help: "Only addresses, one a line." },
-        Opt {
-            names: &["bycount"],
-            value: Value::None,
-            help: "Statistics ordered by number of objects instead of bytes.",
-        },
-        Opt {
-            names: &["thinlock"],
-            value: Value::None,
-            help: "Only objects that are locked by a thin lock.",
-        },
-        Opt {
-            names: &["ignoreGCState"],
-            value: Value::None,
-            help: "Accepted: a dump taken during a GC is read anyway, and a note says so.",
-        },
-        Opt {
-            names: &["noprogress"],
-            value: Value::None,
-            help: "Accepted: progress is shown on terminals only.",
-        },
+        Opt::flag(&["stat"], "Only the statistics: objects and bytes by type."),
+        Opt::word(&["mt"], "mt", "Only objects of the type with this method table."),
+        Opt::word(&["type"], "text", "Only objects whose type name holds this text (case matters)."),
+        Opt::word(&["min"], "bytes", "Only objects of at least this size (decimal, or 0x…)."),
+        Opt::word(&["max"], "bytes", "Only objects of at most this size."),
+        Opt::flag(&["live"], "Only objects that a root reaches."),
+        Opt::flag(&["dead"], "Only objects that no root reaches: the next full GC would free them."),
+        Opt::word(
+            &["gen"],
+            "generation",
+            "Only gen0, gen1, gen2, loh (large), poh (pinned) or foh (frozen).",
+        ),
+        Opt::word(&["heap"], "number", "Only this GC heap (server GC)."),
+        Opt::word(&["segment"], "address", "Only this segment or region (its address, or one inside it)."),
+        Opt::flag(&["strings"], "Only strings, counted by their text."),
+        Opt::flag(&["short"], "Only addresses, one a line."),
+        Opt::flag(&["bycount"], "Statistics ordered by number of objects instead of bytes."),
+        Opt::flag(
+            &["thinlock"],
+            "Only objects that are locked by a thin lock, with the thread that holds it.",
+        ),
+        Opt::flag(
+            &["ignoreGCState"],
+            "Accepted: a dump taken during a GC is read anyway, and a note says so.",
+        ),
+        Opt::flag(&["noprogress"], "Accepted: progress is shown on terminals only."),
     ],
     summary: "Lists the objects on the managed heap, or counts them by type.",
     about: "Sizes are those of the objects themselves, what they refer to is not counted (see objsize). `Free` is space \
@@ -252,6 +222,12 @@ impl Query {
     ) -> Result<Flow, Error> {
         let (runtime, progress) = (call.runtime(), call.progress());
         let heap = runtime.heap()?;
+        if self.thin_locks {
+            return super::thin_locks::list(call, &self.segments, |object| {
+                filter.wants(object, |table| display_name(runtime, table))
+                    && reached.is_none_or(|(set, live)| set.contains(object.address) == live)
+            });
+        }
         let schema = if self.only_strings { "dumpheap-strings" } else { "dumpheap" };
         let mut listing = Listing::begin(call, schema, 1, self.show);
         let mut texts = self.only_strings.then(strings::Texts::default);
@@ -260,8 +236,7 @@ impl Query {
             let wanted = filter.wants(&object, |table| display_name(runtime, table))
                 && reached.is_none_or(|(set, live)| set.contains(object.address) == live)
                 && (segment.kind != SegmentKind::Ephemeral
-                    || filter.generation.is_none_or(|g| g == heap.generation_of(segment, object.address)))
-                && (!self.thin_locks || inspect::thin_lock(runtime, object.address).is_some());
+                    || filter.generation.is_none_or(|g| g == heap.generation_of(segment, object.address)));
             if wanted {
                 listing.row(out, &object);
                 if let Some(texts) = &mut texts {
@@ -279,8 +254,8 @@ impl Query {
     }
 }
 
-/// What the reader must know of an answer that is not whole.
-fn damage_notes(call: &mut Call<'_, '_>, damage: &Damage) {
+/// Notes what the reader must know of an answer that is not whole.
+pub(super) fn damage_notes(call: &mut Call<'_, '_>, damage: &Damage) {
     if damage.places > 0 {
         call.note(format!(
             "{} damaged places were skipped, {} bytes in all: the objects there are not in this answer",
@@ -292,7 +267,8 @@ fn damage_notes(call: &mut Call<'_, '_>, damage: &Damage) {
     }
 }
 
-fn finish(damage: &Damage) -> Result<Flow, Error> {
+/// A whole answer, or the error that it is not.
+pub(super) fn finish(damage: &Damage) -> Result<Flow, Error> {
     if damage.is_none() {
         return Ok(Flow::Next);
     }

@@ -5,7 +5,7 @@ use dnd_contract::Addr;
 use serde::Serialize;
 
 use super::{committed_start, segment_filter};
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::out::Out;
 use crate::session::{Call, Facts, Flow};
@@ -16,14 +16,10 @@ pub(crate) static COMMAND: Command = Command {
     operands: "",
     max_operands: 0,
     options: &[
-        Opt {
-            names: &["gc"],
-            value: Value::None,
-            help: "The GC's heaps (the only part that is read so far).",
-        },
-        Opt { names: &["loader"], value: Value::None, help: "The loader's heaps (not built yet)." },
-        Opt { names: &["heap"], value: Value::Word("number"), help: "Only this GC heap." },
-        Opt { names: &["segment"], value: Value::Word("address"), help: "Only this segment or region." },
+        Opt::flag(&["gc"], "The GC's heaps (the only part that is read so far)."),
+        Opt::flag(&["loader"], "The loader's heaps (not built yet)."),
+        Opt::word(&["heap"], "number", "Only this GC heap."),
+        Opt::word(&["segment"], "address", "Only this segment or region."),
     ],
     summary: "Segments and sizes of the GC heap.",
     about: "",

@@ -5,6 +5,7 @@ use dnd_contract::Addr;
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::inspect;
 use crate::out::Out;
 
 /// One field and its value.
@@ -112,7 +113,10 @@ pub(crate) fn read(
             (Attribute::Instance, Some(value(runtime, &field, at, false)), Vec::new())
         };
         lines.push(FieldLine {
-            mt: runtime.field_type(&declared, &field).map(Addr),
+            mt: runtime
+                .field_type(&declared, &field)
+                .or_else(|| type_of_value(runtime, &field, value.as_ref()))
+                .map(Addr),
             token: 0x0400_0000 | field.row,
             offset: field.offset.saturating_add(if attribute == Attribute::ThreadStatic { 0 } else { shift }),
             type_name: field.type_name.clone(),
@@ -125,6 +129,14 @@ pub(crate) fn read(
         });
     }
     Ok(lines)
+}
+
+/// The declared type of a field that the module's maps don't hold (arrays, instances of generic types): the method table
+/// of the object that it refers to, when that is of just this type.
+fn type_of_value(runtime: &Runtime<'_>, field: &Field, value: Option<&Value>) -> Option<u64> {
+    let Some(Value::Reference(Addr(address))) = value else { return None };
+    let table = inspect::object(runtime, *address).ok()?.table;
+    (inspect::display_name(runtime, table) == field.type_name).then_some(table)
 }
 
 /// Reads a value. A static field of a value type holds a reference to a box.
@@ -188,7 +200,8 @@ impl Value {
             Value::Unsigned(n) => n.to_string(),
             Value::Single(n) => format!("{n:.6}"),
             Value::Double(n) => format!("{n:.6}"),
-            Value::NotInitialized => "(not set up)".to_owned(),
+            // dotnet-dump leaves the column empty.
+            Value::NotInitialized => String::new(),
             Value::Missing => "(not in dump)".to_owned(),
         }
     }

@@ -7,7 +7,7 @@ use dnd_contract::Addr;
 use serde::Serialize;
 
 use super::listing::{Listing, Show};
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect;
 use crate::session::{Call, Flow, Format};
@@ -18,19 +18,11 @@ pub(crate) static COMMAND: Command = Command {
     operands: "",
     max_operands: 0,
     options: &[
-        Opt { names: &["stat", "summary"], value: Value::None, help: "Only the statistics." },
-        Opt { names: &["short"], value: Value::None, help: "Only addresses, one a line." },
-        Opt {
-            names: &["mt"],
-            value: Value::Word("mt"),
-            help: "Only objects of the type with this method table.",
-        },
-        Opt { names: &["allReady"], value: Value::None, help: "Only objects that no root reaches any more." },
-        Opt {
-            names: &["detail"],
-            value: Value::None,
-            help: "Accepted; the COM wrappers that it is about don't exist on Linux.",
-        },
+        Opt::flag(&["stat", "summary"], "Only the statistics."),
+        Opt::flag(&["short"], "Only addresses, one a line."),
+        Opt::word(&["mt"], "mt", "Only objects of the type with this method table."),
+        Opt::flag(&["allReady"], "Only objects that no root reaches any more."),
+        Opt::flag(&["detail"], "Accepted; the COM wrappers that it is about don't exist on Linux."),
     ],
     summary: "Objects with a finalizer, and those whose finalizer waits to be run.",
     about: "Many objects ready for finalization, dump after dump, mean that the finalizer thread is stuck or too slow.",

@@ -6,7 +6,7 @@ use dnd_clr::{HandleKind, Object, References, Root, RootKind, Runtime};
 use dnd_contract::Addr;
 use serde::Serialize;
 
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::{self, display_name};
 use crate::out::Out;
@@ -18,9 +18,9 @@ pub(crate) static COMMAND: Command = Command {
     operands: "<address>",
     max_operands: 1,
     options: &[
-        Opt { names: &["all"], value: Value::None, help: "Accepted: all roots are shown anyway." },
-        Opt { names: &["nostacks"], value: Value::None, help: "Leave out what stacks and registers hold." },
-        Opt { names: &["limit"], value: Value::Word("count"), help: "Show at most so many roots (decimal)." },
+        Opt::flag(&["all"], "Accepted: all roots are shown anyway."),
+        Opt::flag(&["nostacks"], "Leave out what stacks and registers hold."),
+        Opt::word(&["limit"], "count", "Show at most so many roots (decimal)."),
     ],
     summary: "Shows what keeps an object alive: a path from every root that reaches it.",
     about: "Each step of a path was checked: the object refers to the next one. There may be other paths from the same \

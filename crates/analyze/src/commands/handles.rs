@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::HANDLE_TYPES;
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::runtime_name;
 use crate::out::Out;
@@ -19,17 +19,9 @@ pub(crate) static COMMAND: Command = Command {
     operands: "",
     max_operands: 0,
     options: &[
-        Opt {
-            names: &["type"],
-            value: Value::Word("kind"),
-            help: "Only handles of this kind, for example Pinned.",
-        },
-        Opt { names: &["stat"], value: Value::None, help: "Only the statistics." },
-        Opt {
-            names: &["perdomain"],
-            value: Value::None,
-            help: "Accepted; .NET Core has one application domain.",
-        },
+        Opt::word(&["type"], "kind", "Only handles of this kind, for example Pinned."),
+        Opt::flag(&["stat"], "Only the statistics."),
+        Opt::flag(&["perdomain"], "Accepted; .NET Core has one application domain."),
     ],
     summary: "GC handles, and what they point to.",
     about: "A strong or pinned handle that is never freed keeps its object alive for ever. Data is the second object \

@@ -5,7 +5,7 @@ use dnd_contract::Addr;
 use serde::Serialize;
 
 use super::object::file_of;
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::{self, runtime_name};
 use crate::out::Out;
@@ -16,7 +16,7 @@ pub(crate) static COMMAND: Command = Command {
     names: &["dumpmt", "DumpMT"],
     operands: "<mt>",
     max_operands: 1,
-    options: &[Opt { names: &["md"], value: Value::None, help: "Also the methods (not built yet)." }],
+    options: &[Opt::flag(&["md"], "Also the methods (not built yet).")],
     summary: "Shows a method table: a type as the runtime keeps it.",
     about: "",
     run,

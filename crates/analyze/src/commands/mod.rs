@@ -16,6 +16,7 @@ pub(crate) mod object;
 pub(crate) mod objsize;
 pub(crate) mod quit;
 pub(crate) mod strings;
+pub(crate) mod thin_locks;
 pub(crate) mod threads;
 pub(crate) mod value;
 pub(crate) mod version;

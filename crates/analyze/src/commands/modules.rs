@@ -3,7 +3,7 @@
 use dnd_contract::Addr;
 use serde::Serialize;
 
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::out::Out;
 use crate::session::{Call, Facts, Flow};
@@ -13,11 +13,11 @@ pub(crate) static COMMAND: Command = Command {
     names: &["clrmodules", "assemblies"],
     operands: "",
     max_operands: 0,
-    options: &[Opt {
-        names: &["name", "n"],
-        value: Value::Word("text"),
-        help: "Only files whose name holds this text (case does not matter).",
-    }],
+    options: &[Opt::word(
+        &["name", "n"],
+        "text",
+        "Only files whose name holds this text (case does not matter).",
+    )],
     summary: "Lists the managed assemblies.",
     about: "Columns: address of the image, its size, its file. Assemblies made at run time have no file.",
     run,

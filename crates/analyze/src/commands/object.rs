@@ -5,7 +5,7 @@ use dnd_contract::Addr;
 use serde::Serialize;
 
 use super::fields::{self, FieldLine, Holder};
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::{self, runtime_name};
 use crate::out::Out;
@@ -22,8 +22,8 @@ pub(crate) static COMMAND: Command = Command {
     operands: "<address>",
     max_operands: 1,
     options: &[
-        Opt { names: &["nofields"], value: Value::None, help: "Only the head." },
-        Opt { names: &["refs"], value: Value::None, help: "Also the objects that it refers to." },
+        Opt::flag(&["nofields"], "Only the head."),
+        Opt::flag(&["refs"], "Also the objects that it refers to."),
     ],
     summary: "Shows an object: type, size, fields and their values.",
     about: "Value of a reference is the address of the object it leads to, of a struct (VT Yes, a type that is no \

@@ -1,7 +1,7 @@
 //! `objsize`.
 
 use super::listing::{Listing, Show};
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::{self, display_name};
 use crate::session::{Call, Flow, Format};
@@ -12,13 +12,9 @@ pub(crate) static COMMAND: Command = Command {
     operands: "<address>",
     max_operands: 1,
     options: &[
-        Opt { names: &["stat", "summary"], value: Value::None, help: "Only the statistics." },
-        Opt { names: &["short"], value: Value::None, help: "Only addresses, one a line." },
-        Opt {
-            names: &["mt"],
-            value: Value::Word("mt"),
-            help: "Only objects of the type with this method table.",
-        },
+        Opt::flag(&["stat", "summary"], "Only the statistics."),
+        Opt::flag(&["short"], "Only addresses, one a line."),
+        Opt::word(&["mt"], "mt", "Only objects of the type with this method table."),
     ],
     summary: "Lists what an object keeps alive: itself, and all that its references lead to.",
     about: "Other objects may keep some of these alive as well: freeing the object frees at most this much. Second \

@@ -19,7 +19,8 @@ const MAX_UNITS: u32 = 1 << 30;
 /// Strings by their text. Texts themselves stay in the dump: the first string of each text stands for all.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
-    places: FxHashMap<(u64, u32), usize>,
+    /// Place of the line of each hash of text and length.
+    places: FxHashMap<u64, u32>,
     lines: Vec<Line>,
 }
 
@@ -48,12 +49,13 @@ impl Texts {
         let Ok(length) = memory.u32(object.address + 8) else { return };
         let mut key = hash(runtime, object.address, length);
         loop {
-            let next = self.lines.len();
-            let place = *self.places.entry((key, length)).or_insert(next);
+            // More than 2^32 different strings don't fit into any memory.
+            let next = u32::try_from(self.lines.len()).unwrap_or(u32::MAX);
+            let place = *self.places.entry(key).or_insert(next);
             if place == next {
                 self.lines.push(Line { first: object.address, count: 0, bytes: 0 });
             }
-            let Some(line) = self.lines.get_mut(place) else { return };
+            let Some(line) = self.lines.get_mut(place as usize) else { return };
             if place != next && !same(runtime, line.first, object.address, length) {
                 // Two texts with the same hash: the next key is as good.
                 key = key.wrapping_add(1);
@@ -108,6 +110,7 @@ impl Texts {
 fn hash(runtime: &Runtime<'_>, address: u64, length: u32) -> u64 {
     use std::hash::Hasher;
     let mut hasher = rustc_hash::FxHasher::default();
+    hasher.write_u32(length);
     match runtime.target().slice(address + 12, 2 * length.min(MAX_UNITS) as usize) {
         Some(bytes) => hasher.write(bytes),
         None => string_units(runtime, address, MAX_UNITS)
@@ -120,6 +123,9 @@ fn hash(runtime: &Runtime<'_>, address: u64, length: u32) -> u64 {
 }
 
 fn same(runtime: &Runtime<'_>, a: u64, b: u64, length: u32) -> bool {
+    if runtime.target().u32(a + 8) != Ok(length) {
+        return false;
+    }
     let bytes = |address: u64| runtime.target().slice(address + 12, 2 * length.min(MAX_UNITS) as usize);
     match (bytes(a), bytes(b)) {
         (Some(a), Some(b)) => a == b,

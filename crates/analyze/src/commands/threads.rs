@@ -4,7 +4,7 @@ use dnd_clr::threads::{Thread, ThreadCounts, state};
 use dnd_contract::Addr;
 use serde::Serialize;
 
-use crate::args::{Opt, Value};
+use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::runtime_name;
 use crate::out::Out;
@@ -15,7 +15,7 @@ pub(crate) static COMMAND: Command = Command {
     names: &["clrthreads"],
     operands: "",
     max_operands: 0,
-    options: &[Opt { names: &["live"], value: Value::None, help: "Only threads that have not ended." }],
+    options: &[Opt::flag(&["live"], "Only threads that have not ended.")],
     summary: "Lists the managed threads.",
     about: "DBG is the thread's place among all threads of the dump (XXXX: it has ended), ID the managed id, OSID the \
             operating system's in hexadecimal. The last column tells what the thread is for and the exception it threw \

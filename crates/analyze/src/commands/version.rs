@@ -21,7 +21,7 @@ pub(crate) static COMMAND: Command = Command {
 #[derive(Debug, Serialize)]
 struct Version {
     /// For example `8.0.424.16909`; null when nothing in the dump tells.
-    version: Option<String>,
+    runtime_version: Option<String>,
     commit: Option<String>,
     /// How the version was found.
     version_source: Option<dnd_clr::VersionSource>,
@@ -53,7 +53,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         }
     };
     let facts = Version {
-        version: version.map(|v| v.text.clone()),
+        runtime_version: version.map(|v| v.text.clone()),
         commit: version.and_then(|v| v.commit.clone()),
         version_source: version.map(|v| v.source),
         major: runtime.major(),
@@ -71,7 +71,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
 
 impl Facts for Version {
     fn text(&self, out: &mut Out<'_>) {
-        match (&self.version, &self.commit) {
+        match (&self.runtime_version, &self.commit) {
             (Some(version), commit) => {
                 out.name(version);
                 out.end();

@@ -1,0 +1,331 @@
+//! `dump analyze` against what dotnet-dump answered to the same commands on the same process.
+//!
+//! Compared are whole answers, line by line, blanks and leading zeros of addresses aside. Where the two differ on
+//! purpose (docs/differences.md) the rule stands here, and only that is let through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use dnd_testkit::{Dnd, SharedCore, shared_core};
+
+use crate::DND;
+
+/// Answered between two commands, so that their answers can be told apart.
+const MARK_COMMAND: &str = "help eeversion";
+const MARK: &str = "Version of the runtime, and how its GC is set up.";
+
+struct Pair {
+    command: String,
+    theirs: Vec<String>,
+    ours: Vec<String>,
+}
+
+/// The commands of the transcript that begin with one of `starts`, with both answers.
+fn pairs(core: &SharedCore, starts: &[&str]) -> Vec<Pair> {
+    let transcript = core.dotnet_dump.as_ref().expect("the transcript lies beside the core");
+    let transcript = fs::read_to_string(transcript).expect("the transcript is text");
+    let mut asked: Vec<(String, Vec<String>)> = Vec::new();
+    for line in transcript.lines() {
+        match (line.strip_prefix(">>> "), asked.last_mut()) {
+            (Some(command), _) => asked.push((command.to_owned(), Vec::new())),
+            (None, Some((command, answer))) if line.strip_prefix("> ") != Some(command) => {
+                answer.push(line.to_owned())
+            }
+            _ => {}
+        }
+    }
+    asked.retain(|(command, _)| starts.iter().any(|start| command.starts_with(start)));
+    assert!(!asked.is_empty(), "no command of {starts:?} in the transcript");
+    let mut input = String::new();
+    for (command, _) in &asked {
+        input.push_str(&format!("{command}\n{MARK_COMMAND}\n"));
+    }
+    let output = Dnd::new(DND).args(["dump", "analyze"]).arg(&core.path).stdin(input).run();
+    let mut answers: Vec<Vec<String>> = vec![Vec::new()];
+    let mut in_mark = false;
+    for line in output.stdout.lines() {
+        match (in_mark, line) {
+            (false, MARK) => in_mark = true,
+            (true, line) if line.starts_with("Usage:") => {
+                in_mark = false;
+                answers.push(Vec::new());
+            }
+            (true, _) => {}
+            (false, line) => answers.last_mut().expect("one at least").push(line.to_owned()),
+        }
+    }
+    assert_eq!(answers.len(), asked.len() + 1, "an answer for each command, and an empty rest");
+    let pair = |((command, theirs), ours)| Pair { command, theirs, ours };
+    asked.into_iter().zip(answers).map(pair).collect()
+}
+
+fn modern() -> Option<SharedCore> {
+    shared_core("linux-x64-10.0.14/modern.withheap")
+}
+
+/// One blank between words, no leading zeros before addresses, no empty lines, no blanks around `->`.
+fn plain(lines: &[String]) -> Vec<String> {
+    let word = |word: &str| {
+        let hex = word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let short = word.trim_start_matches('0');
+        if hex { if short.is_empty() { "0".to_owned() } else { short.to_owned() } } else { word.to_owned() }
+    };
+    let line = |line: &String| line.split_whitespace().map(word).collect::<Vec<_>>().join(" ");
+    lines.iter().map(line).filter(|line| !line.is_empty()).collect()
+}
+
+/// Compares answers, of which the transcript may have left out the middle.
+fn same(command: &str, theirs: &[String], ours: &[String]) {
+    let cut = theirs.iter().position(|line| line.starts_with("[... ") && line.ends_with("the last 20:]"));
+    match cut {
+        None => assert_eq!(ours, theirs, "{command}"),
+        Some(cut) => {
+            let (head, tail) = (&theirs[..cut], &theirs[cut + 1..]);
+            assert!(ours.len() > head.len() + tail.len(), "{command}: too short");
+            assert_eq!(&ours[..head.len()], head, "{command}: beginning");
+            assert_eq!(&ours[ours.len() - tail.len()..], tail, "{command}: end");
+        }
+    }
+}
+
+fn all_same(
+    starts: &[&str],
+    at_least: usize,
+    change: impl Fn(&Pair, Vec<String>, Vec<String>) -> (Vec<String>, Vec<String>),
+) {
+    let Some(core) = modern() else { return };
+    let pairs = pairs(&core, starts);
+    assert!(pairs.len() >= at_least, "{} commands of {starts:?}", pairs.len());
+    for pair in &pairs {
+        let (theirs, ours) = change(pair, plain(&pair.theirs), plain(&pair.ours));
+        same(&pair.command, &theirs, &ours);
+    }
+}
+
+#[test]
+fn where_addresses_are() {
+    all_same(&["gcwhere 7"], 60, |_, theirs, ours| (theirs, ours));
+}
+
+#[test]
+fn what_objects_keep_alive() {
+    all_same(&["objsize 7"], 60, |_, theirs, ours| (theirs, ours));
+}
+
+#[test]
+fn objects_of_a_type() {
+    // Of `dumpheap -mt 10`, which is no type, dotnet-dump says nothing at all.
+    all_same(&["dumpheap -mt 7", "dumpheap -type", "dumpheap -stat -min"], 62, |_, theirs, ours| {
+        (theirs, ours)
+    });
+}
+
+#[test]
+fn the_whole_heap() {
+    // dotnet-dump writes the type of an array with one dimension that does not start at 0 as if it were generic.
+    // It cuts long texts to 64 characters, but not all of them.
+    let arrays = |line: &String| match line.strip_prefix("1 422 ") {
+        Some(text) => format!("1 422 {}", text.chars().take(61).collect::<String>()),
+        None => line.replace("System.String<*>", "System.String[*]"),
+    };
+    all_same(&["dumpheap -stat", "dumpheap -strings"], 3, |_, theirs, ours| {
+        (theirs.iter().map(arrays).collect(), ours)
+    });
+}
+
+#[test]
+fn handles() {
+    all_same(&["gchandles"], 3, |_, theirs, ours| (theirs, ours));
+}
+
+#[test]
+fn threads_modules_and_heap_memory() {
+    all_same(&["clrthreads", "clrmodules", "eeheap -gc"], 3, |_, theirs, ours| {
+        // dotnet-dump says that there is a DATAS mode, and not which.
+        (theirs.into_iter().filter(|line| line != "DATAS =").collect(), ours)
+    });
+}
+
+#[test]
+fn method_tables() {
+    // The load context of a type is not read yet.
+    all_same(&["dumpmt 7"], 60, |_, theirs, ours| {
+        (theirs.into_iter().filter(|line| !line.starts_with("AssemblyLoadContext:")).collect(), ours)
+    });
+}
+
+/// A row of a table of fields.
+#[derive(Debug, PartialEq, Eq)]
+struct FieldRow {
+    mt: String,
+    token: String,
+    offset: String,
+    type_name: String,
+    rest: Vec<String>,
+}
+
+fn field_row(line: &str) -> Option<FieldRow> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let at = words.iter().position(|w| ["instance", "static", "TLstatic"].contains(w))?;
+    let [mt, token, offset, middle @ ..] = words.get(..at)? else { return None };
+    let (vt, type_name) = middle.split_last()?;
+    let rest = std::iter::once(vt).chain(&words[at..]).map(|w| (*w).to_owned()).collect();
+    let owned = |text: &str| text.to_owned();
+    Some(FieldRow {
+        mt: owned(mt),
+        token: owned(token),
+        offset: owned(offset),
+        type_name: type_name.join(" "),
+        rest,
+    })
+}
+
+#[test]
+fn objects_arrays_and_values() {
+    let commands = ["dumpobj 7", "dumpobj -nofields 7", "dumpvc 7", "dumparray 7", "dumparray -details 7"];
+    let mut rows = 0;
+    let Some(core) = modern() else { return };
+    let pairs = pairs(&core, &commands);
+    assert!(pairs.len() >= 60 + 16 + 16 + 15 + 15, "{}", pairs.len());
+    for pair in pairs {
+        let (theirs, ours) = (plain(&pair.theirs), plain(&pair.ours));
+        let cut = theirs.iter().position(|line| line.starts_with("[... "));
+        let (head, tail) = match cut {
+            None => (theirs.len(), 0),
+            Some(cut) => (cut, theirs.len() - cut - 1),
+        };
+        assert!(cut.is_some() || theirs.len() == ours.len(), "{}: {} lines", pair.command, ours.len());
+        let ends = ours[..head].iter().chain(&ours[ours.len() - tail..]);
+        let theirs = theirs[..head].iter().chain(&theirs[theirs.len() - tail..]);
+        for (theirs, ours) in theirs.zip(ends) {
+            let (Some(a), Some(b)) = (field_row(theirs), field_row(ours)) else {
+                assert_eq!(ours, theirs, "{}", pair.command);
+                continue;
+            };
+            rows += 1;
+            assert_eq!(
+                (&b.token, &b.offset, &b.rest),
+                (&a.token, &a.offset, &a.rest),
+                "{}: {ours}",
+                pair.command
+            );
+            // Type names that dotnet-dump leaves out, replaces by a placeholder, or cuts to the name of an assembly.
+            let vague = ["", "SZARRAY", "System.__Canon", "System.Void"].contains(&a.type_name.as_str());
+            if vague || a.type_name.contains("]]") {
+                assert!(
+                    !b.type_name.is_empty() && b.type_name != "System.__Canon",
+                    "{}: {ours}",
+                    pair.command
+                );
+            } else {
+                assert_eq!(b.type_name, a.type_name, "{}: {ours}", pair.command);
+            }
+            // Types of arrays and of instances of generic types are known only from the objects that fields refer to.
+            if !vague && !a.type_name.contains("]]") && b.mt != "0" {
+                assert_eq!(b.mt, a.mt, "{}: {ours}", pair.command);
+            }
+        }
+    }
+    assert!(rows > 1000, "{rows} rows of fields were compared");
+}
+
+#[test]
+fn the_finalizer_queue() {
+    let Some(core) = modern() else { return };
+    for pair in pairs(&core, &["finalizequeue", "finalizequeue -stat"]) {
+        let (mut theirs, mut ours) = (plain(&pair.theirs), plain(&pair.ours));
+        // dotnet-dump begins with sync blocks and COM wrappers, which Linux does not have.
+        let heap = theirs.iter().position(|line| line == "Heap 0").expect("their heap");
+        theirs.drain(..heap);
+        // It counts no object in any generation, and lists 63.
+        let all: Vec<String> = theirs.extract_if(.., |line| line.starts_with("generation ")).collect();
+        assert!(all.iter().all(|line| line.contains(" has 0 objects ")), "{all:?}");
+        let counted: Vec<String> = ours.extract_if(.., |line| line.starts_with("generation ")).collect();
+        assert_eq!(counted[0], "generation 0 has 63 objects (5623c890d040->5623c890d238)");
+        if pair.command == "finalizequeue -allReady" {
+            // Roots found on stacks by looks may keep more alive, never less.
+            let theirs: BTreeSet<_> = theirs.into_iter().filter(|line| line.starts_with("7f14")).collect();
+            let ours: BTreeSet<_> = ours.into_iter().filter(|line| line.starts_with("7f14")).collect();
+            assert!(ours.is_subset(&theirs) && ours.len() + 1 >= theirs.len(), "{ours:#?}\n{theirs:#?}");
+        } else {
+            same(&pair.command, &theirs, &ours);
+        }
+    }
+}
+
+/// Count by type of a statistics table.
+fn counts(lines: &[String]) -> BTreeMap<String, u64> {
+    let count = |line: &String| {
+        let mut words = line.split(' ');
+        let (mt, count) = (words.next()?, words.next()?);
+        Some((mt.to_owned(), count.replace(',', "").parse().ok()?)).filter(|_| mt.starts_with('7'))
+    };
+    lines.iter().filter_map(count).collect()
+}
+
+#[test]
+fn live_objects() {
+    let Some(core) = modern() else { return };
+    for pair in pairs(&core, &["dumpheap -live -stat"]) {
+        let (theirs, ours) = (counts(&plain(&pair.theirs)), counts(&plain(&pair.ours)));
+        assert!(theirs.len() > 200, "their table was read");
+        for (mt, count) in &theirs {
+            assert!(ours.get(mt).is_some_and(|n| n >= count), "{mt}: {count} are live");
+        }
+        // Not much more: the words that look like references on fourteen stacks.
+        let sum = |all: &BTreeMap<String, u64>| all.values().sum::<u64>();
+        assert!(sum(&ours) < sum(&theirs) + 100, "{} and {}", sum(&ours), sum(&theirs));
+    }
+}
+
+/// Roots of a `gcroot` answer: handles, and (thread, place) on stacks.
+fn roots(lines: &[String]) -> (BTreeSet<String>, BTreeSet<(String, String)>) {
+    let (mut handles, mut stacks, mut thread) = (BTreeSet::new(), BTreeSet::new(), String::new());
+    for line in lines {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["Thread", id] => thread = id.trim_end_matches(':').to_owned(),
+            [address, rest @ ..] if rest.last() == Some(&"handle)") => {
+                handles.insert(format!("{address} {}", rest.join(" ")));
+            }
+            [place, rest @ ..] if rest.first().is_some_and(|w| w.starts_with("(conservative")) => {
+                stacks.insert((thread.clone(), (*place).to_owned()));
+            }
+            [register, place] if register.ends_with(':') => {
+                stacks.insert((thread.clone(), (*place).to_owned()));
+            }
+            _ => {}
+        }
+    }
+    (handles, stacks)
+}
+
+#[test]
+fn roots_of_objects() {
+    let Some(core) = modern() else { return };
+    let mut on_stacks = 0;
+    for pair in pairs(&core, &["gcroot 7"]) {
+        let ((handles, stacks), (our_handles, our_stacks)) = (roots(&pair.theirs), roots(&pair.ours));
+        assert_eq!(our_handles, handles, "{}", pair.command);
+        assert!(our_stacks.is_superset(&stacks), "{}: {stacks:?} and only {our_stacks:?}", pair.command);
+        on_stacks += stacks.len();
+        let last = pair.ours.last().expect("an answer");
+        // Thread statics are roots of their own since .NET 9; dotnet-dump does not know them.
+        let thread_statics = pair.ours.iter().filter(|line| line.ends_with(" (thread static)")).count();
+        let all = our_handles.len() + our_stacks.len() + thread_statics;
+        assert_eq!(*last, format!("Found {all} unique roots."), "{}", pair.command);
+    }
+    assert!(on_stacks > 400, "{on_stacks}");
+}
+
+#[test]
+fn static_fields_have_their_own_names() {
+    // dotnet-dump takes this list for `System.Threading.ManualResetEventSlim.Park`, see Modern.cs.
+    let Some(core) = modern() else { return };
+    let answer =
+        Dnd::new(DND).args(["dump", "analyze"]).arg(&core.path).args(["-c", "gcroot -nostacks 7f1411810dd8"]);
+    let answer = answer.run().success();
+    assert!(answer.contains("List<System.Object> (static variable: Modern.Program.keep)"), "{answer}");
+    let path: Vec<&str> = answer.lines().filter(|line| line.contains("->")).collect();
+    assert_eq!(path.len(), 4, "{answer}");
+}
