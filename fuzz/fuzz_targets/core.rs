@@ -46,7 +46,8 @@ fuzz_target!(|data: &[u8]| {
         for range in core.ranges().to_vec() {
             assert!(core.u8(range.start).is_ok() && core.u8(range.end - 1).is_ok());
             if let Ok(image) = ElfImage::at(&core, range.start) {
-                let _ = (image.symbol(&core, "g_dacTable"), image.build_id(&core), image.range(), image.relro());
+                let _ =
+                    (image.symbol(&core, "g_dacTable"), image.build_id(&core), image.range(), image.relro());
             }
         }
         let _ = (core.threads().len(), core.process(), core.signal(), core.createdump(), core.truncation());

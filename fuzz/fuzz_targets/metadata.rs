@@ -9,7 +9,8 @@ fn ask(md: &Metadata<'_>) {
     let _ = (md.module(), md.assembly(), md.version(), md.find_type("System", "Object"), md.user_string(1));
     for row in rows(Table::TypeDef) {
         let token = Token::new(Table::TypeDef, row);
-        let _ = (md.type_def(row), md.type_name(token), md.enclosing_type(row), md.generic_params(token).count());
+        let _ =
+            (md.type_def(row), md.type_name(token), md.enclosing_type(row), md.generic_params(token).count());
         let _ = (md.fields_of(row).take(200).count(), md.methods_of(row).take(200).count());
         if row < 50 {
             let _ = (md.enum_members(row).len(), md.interfaces_of(row).count());

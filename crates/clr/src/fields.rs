@@ -206,8 +206,9 @@ impl Runtime<'_> {
             };
             // `ThreadStaticsInfo` ends at the auxiliary data: index of the plain values, then of the references.
             let index = memory.u32(table.auxiliary.wrapping_sub(if gc { 36 } else { 40 })).reading(what)?;
-            return Ok(thread_static_base(memory, thread, index)
-                .map(|base| base.wrapping_add(field.offset.into())));
+            return Ok(
+                thread_static_base(memory, thread, index).map(|base| base.wrapping_add(field.offset.into()))
+            );
         }
         let base = match self.layout().module.domain_local_module {
             // `DynamicStaticsInfo` ends at the auxiliary data: references, then plain values.

@@ -6,7 +6,7 @@
 use dnd_memory::Memory;
 
 use crate::error::{Error, Reading};
-use crate::heap::{Generation, Heap, SegmentKind, Segment, SubHeap};
+use crate::heap::{Generation, Heap, Segment, SegmentKind, SubHeap};
 use crate::layout::{FixedHeap, Globals, Layout};
 
 /// More heaps than any machine has processors for; a larger number is damage.
@@ -215,7 +215,9 @@ fn read_heap(
     let order: &[u64] = if heap.regions { &[2, 1, 0, 3, 4] } else { &[2, 3, 4] };
     let first_of_heap = heap.segments.len();
     for &number in order {
-        let Some(generation) = usize::try_from(number).ok().and_then(|n| sub.generations.get(n)) else { continue };
+        let Some(generation) = usize::try_from(number).ok().and_then(|n| sub.generations.get(n)) else {
+            continue;
+        };
         let mut at = generation.start_segment;
         while at != 0 {
             let known = heap.segments.iter().skip(first_of_heap).any(|s| s.address == at);
@@ -239,7 +241,13 @@ fn read_heap(
 }
 
 /// `heap_segment` of `gc/gcpriv.h`: allocated, committed, reserved, used, mem, flags, next, background_allocated.
-fn read_segment(memory: &dyn Memory, at: u64, heap: usize, generation: u64, regions: bool) -> Result<Segment, Error> {
+fn read_segment(
+    memory: &dyn Memory,
+    at: u64,
+    heap: usize,
+    generation: u64,
+    regions: bool,
+) -> Result<Segment, Error> {
     const READ_ONLY: u64 = 1;
     let word = |i: u64| memory.u64(at.wrapping_add(8 * i)).reading("a GC segment");
     let flags = word(5)?;

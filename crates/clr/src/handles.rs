@@ -59,8 +59,18 @@ impl HandleKind {
     fn from_number(number: u8) -> Option<Self> {
         use HandleKind::*;
         const ALL: [HandleKind; 12] = [
-            WeakShort, WeakLong, Strong, Pinned, Variable, RefCounted, Dependent, AsyncPinned, SizedRef, WeakNativeCom,
-            WeakInterior, CrossReference,
+            WeakShort,
+            WeakLong,
+            Strong,
+            Pinned,
+            Variable,
+            RefCounted,
+            Dependent,
+            AsyncPinned,
+            SizedRef,
+            WeakNativeCom,
+            WeakInterior,
+            CrossReference,
         ];
         ALL.get(usize::from(number)).copied()
     }
@@ -172,11 +182,12 @@ fn read_block(
         if object == 0 {
             continue;
         }
-        let secondary = if matches!(kind, HandleKind::Dependent | HandleKind::WeakInterior) && user != NO_BLOCK {
-            memory.u64(values(user.into()) + 8 * i).reading("a dependent handle")?
-        } else {
-            0
-        };
+        let secondary =
+            if matches!(kind, HandleKind::Dependent | HandleKind::WeakInterior) && user != NO_BLOCK {
+                memory.u64(values(user.into()) + 8 * i).reading("a dependent handle")?
+            } else {
+                0
+            };
         out.push(Handle { address, kind, object, secondary });
     }
     Ok(())

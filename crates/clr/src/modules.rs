@@ -111,11 +111,14 @@ fn fill<'t>(target: &'t dyn Target, layout: &Layout, module: &mut Module<'t>) ->
     let text = |missing: Missing| missing.to_string();
     let assembly = target.u64(module.address.wrapping_add(l.pe_assembly)).map_err(text)?;
     let image = target.u64(assembly.wrapping_add(PE_IMAGE)).map_err(text)?;
-    let dynamic = l.dynamic_metadata.and_then(|at| target.u64(module.address.wrapping_add(at)).ok()).unwrap_or(0);
+    let dynamic =
+        l.dynamic_metadata.and_then(|at| target.u64(module.address.wrapping_add(at)).ok()).unwrap_or(0);
     if image == 0 || dynamic != 0 {
         module.dynamic = true;
         // `DynamicMetadata`: size, then the bytes.
-        let size = target.u32(dynamic).map_err(|_| "its metadata was made at run time and is not saved".to_owned())?;
+        let size = target
+            .u32(dynamic)
+            .map_err(|_| "its metadata was made at run time and is not saved".to_owned())?;
         module.metadata = Some(bytes(target, dynamic.wrapping_add(4), size)?);
         return Ok(());
     }
@@ -174,7 +177,7 @@ fn from_image<'t>(
         match metadata_of(target, base, layout) {
             Ok(metadata) => {
                 module.metadata = Some(metadata);
-                        return Ok(());
+                return Ok(());
             }
             Err(error) => problem = error,
         }
@@ -239,7 +242,11 @@ pub(crate) fn all(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>) 
 }
 
 /// The `LoaderAllocator` object that keeps a collectible module's types; 0 when there is none.
-pub(crate) fn loader_allocator_object(memory: &dyn Memory, layout: &Layout, module: u64) -> Result<u64, Missing> {
+pub(crate) fn loader_allocator_object(
+    memory: &dyn Memory,
+    layout: &Layout,
+    module: u64,
+) -> Result<u64, Missing> {
     let l = &layout.module;
     let allocator = match l.loader_allocator {
         LoaderAllocatorAt::Module(at) => memory.u64(module.wrapping_add(at))?,

@@ -63,6 +63,7 @@ impl Serialize for Root {
             #[serde(flatten)]
             kind: &'a RootKind,
         }
-        Shape { address: Addr(self.address), object: Addr(self.object), kind: &self.kind }.serialize(serializer)
+        Shape { address: Addr(self.address), object: Addr(self.object), kind: &self.kind }
+            .serialize(serializer)
     }
 }

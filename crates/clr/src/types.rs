@@ -70,8 +70,11 @@ impl MethodTable {
         let u64_at = |at: usize| u64::from_le_bytes(array(&raw, at));
         let flags = u32_at(0);
         let word2 = u32_at(8);
-        let (flags2, row) =
-            if layout.method_table.wide_token { (word2 & 0xff, word2 >> 8) } else { (word2 & 0xffff, word2 >> 16) };
+        let (flags2, row) = if layout.method_table.wide_token {
+            (word2 & 0xff, word2 >> 8)
+        } else {
+            (word2 & 0xffff, word2 >> 16)
+        };
         let class_or_canon = u64_at(40);
         let tag = class_or_canon & layout.method_table.canon_mask;
         let pointer = class_or_canon & !layout.method_table.canon_mask;

@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_build_number_tells_the_release() {
-        let version = |text: &str| Version { text: text.to_owned(), commit: None, source: VersionSource::Image };
+        let version =
+            |text: &str| Version { text: text.to_owned(), commit: None, source: VersionSource::Image };
         for (build, release, major) in [
             ("8.0.424.16909", Some("8.0.4"), 8),
             ("8.0.23.53103", Some("8.0.0"), 8),

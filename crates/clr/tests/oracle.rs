@@ -147,7 +147,11 @@ fn same_threads(runtime: &Runtime<'_>, truth: &Value, what: &str) {
         assert_eq!((ours.id, ours.os_id), (number("managed_id"), number("os_id")), "{who}");
         assert_eq!(u64::from(ours.state), field("state"), "{who}");
         assert_eq!(u32::from(ours.cooperative), number("preemptive_gc_disabled"), "{who}");
-        assert_eq!((ours.alloc_pointer, ours.alloc_limit), (field("alloc_ptr"), field("alloc_limit")), "{who}");
+        assert_eq!(
+            (ours.alloc_pointer, ours.alloc_limit),
+            (field("alloc_ptr"), field("alloc_limit")),
+            "{who}"
+        );
         assert_eq!(ours.app_domain, field("domain"), "{who}");
         assert_eq!(ours.frame, field("frame"), "{who}");
         assert_eq!(ours.object, field("thread_object"), "{who}");
@@ -211,7 +215,9 @@ fn heap_dumps_with_segments() {
 
 #[test]
 fn heap_dumps_of_server_gc_with_segments() {
-    matrix("Shapes", &CoreSpec { segments: true, server_gc: true, ..CoreSpec::default() }, |major| major >= 8);
+    matrix("Shapes", &CoreSpec { segments: true, server_gc: true, ..CoreSpec::default() }, |major| {
+        major >= 8
+    });
 }
 
 #[test]

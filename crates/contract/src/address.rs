@@ -56,7 +56,9 @@ mod tests {
 
     #[test]
     fn reads_the_usual_spellings() {
-        for text in ["7f0c14011bb0", "0x7f0c14011bb0", "00007f0c14011bb0", "00007f0c`14011bb0", "0X7F0C14011BB0"] {
+        for text in
+            ["7f0c14011bb0", "0x7f0c14011bb0", "00007f0c14011bb0", "00007f0c`14011bb0", "0X7F0C14011BB0"]
+        {
             assert_eq!(text.parse(), Ok(Addr(0x7f0c_1401_1bb0)), "{text}");
         }
     }

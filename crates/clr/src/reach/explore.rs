@@ -13,8 +13,8 @@ use super::index::HeapIndex;
 use crate::error::Error;
 use crate::layout::Layout;
 use crate::progress::Progress;
-use crate::typetable::TypeTable;
 use crate::types::{MethodTable, References};
+use crate::typetable::TypeTable;
 
 /// Objects fetched from memory ahead of the one being looked at.
 const AHEAD: usize = 16;
@@ -128,7 +128,11 @@ impl<'r> Graph<'r> {
 
     /// Calls `visit` with the address that each reference of an object holds. With `COUNT`, counts the object by type.
     #[inline]
-    pub(super) fn references<const COUNT: bool>(&mut self, dense: u64, mut visit: impl FnMut(&HeapIndex<'r>, u64)) {
+    pub(super) fn references<const COUNT: bool>(
+        &mut self,
+        dense: u64,
+        mut visit: impl FnMut(&HeapIndex<'r>, u64),
+    ) {
         let Some((piece, offset)) = self.index.place(dense) else { return };
         let (start, bytes) = (piece.start, piece.bytes);
         let Some(object) = bytes.get(offset..) else { return };
@@ -142,7 +146,9 @@ impl<'r> Graph<'r> {
                 (self.target.u64(at).unwrap_or(0), self.target.u32(at + 8).unwrap_or(0))
             }
         };
-        let Some(slot) = self.types.find(self.target, self.layout, w0 & !7).and_then(|i| self.types.slot_mut(i)) else {
+        let Some(slot) =
+            self.types.find(self.target, self.layout, w0 & !7).and_then(|i| self.types.slot_mut(i))
+        else {
             self.dangling += 1;
             return;
         };
@@ -189,7 +195,9 @@ impl<'r> Graph<'r> {
             return;
         }
         match edges.run {
-            Some(run) => References::Series(vec![run]).each(&self.scratch, |_, value| visit(&self.index, value)),
+            Some(run) => {
+                References::Series(vec![run]).each(&self.scratch, |_, value| visit(&self.index, value))
+            }
             None => edges.references.each(&self.scratch, |_, value| visit(&self.index, value)),
         }
     }
@@ -197,7 +205,10 @@ impl<'r> Graph<'r> {
     /// The dependent handles, as dense numbers.
     pub(super) fn dependent_pairs(&self) -> Vec<(u64, u64)> {
         let dense = |address| self.index.dense(address);
-        self.dependents.iter().filter_map(|&(primary, secondary)| Some((dense(primary)?, dense(secondary)?))).collect()
+        self.dependents
+            .iter()
+            .filter_map(|&(primary, secondary)| Some((dense(primary)?, dense(secondary)?)))
+            .collect()
     }
 
     /// Whether the object `from` refers to `to`, by a field, as its load context, or through a dependent handle.
@@ -287,7 +298,11 @@ pub(super) fn mark<W: Word>(graph: &mut Graph<'_>, bits: &mut Bits, stack: &mut 
 }
 
 /// Marks also what dependent handles keep alive, until nothing more is found.
-pub(super) fn mark_all<W: Word>(graph: &mut Graph<'_>, bits: &mut Bits, mut stack: Vec<W>) -> Result<(), Error> {
+pub(super) fn mark_all<W: Word>(
+    graph: &mut Graph<'_>,
+    bits: &mut Bits,
+    mut stack: Vec<W>,
+) -> Result<(), Error> {
     loop {
         mark(graph, bits, &mut stack)?;
         for (primary, secondary) in graph.dependent_pairs() {

@@ -15,8 +15,8 @@ use crate::heap::Heap;
 use crate::layout::Layout;
 use crate::progress::Progress;
 use crate::roots::Root;
-use crate::typetable::Slot;
 use crate::types::MethodTable;
+use crate::typetable::Slot;
 use explore::{AllocatorOf, Bits, Found, Graph, Word};
 use index::HeapIndex;
 

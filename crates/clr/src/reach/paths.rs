@@ -74,7 +74,11 @@ impl Leading {
     }
 }
 
-pub(super) fn find<W: Word>(mut graph: Graph<'_>, roots: &[Root], target: u64) -> Result<Vec<RootPath>, Error> {
+pub(super) fn find<W: Word>(
+    mut graph: Graph<'_>,
+    roots: &[Root],
+    target: u64,
+) -> Result<Vec<RootPath>, Error> {
     let Some(goal) = graph.index.dense(target) else { return Ok(Vec::new()) };
     let mut search = Search::<W> {
         leading: Leading::new(goal),
@@ -135,8 +139,12 @@ impl<W: Word> Search<W> {
         for dense in self.found.iter() {
             self.bits.clear(dense);
         }
-        let chain: Vec<u64> =
-            self.found.chain(graph, hit).into_iter().filter_map(|position| self.found.get(position)).collect();
+        let chain: Vec<u64> = self
+            .found
+            .chain(graph, hit)
+            .into_iter()
+            .filter_map(|position| self.found.get(position))
+            .collect();
         for pair in chain.windows(2) {
             if let [from, to] = *pair {
                 self.leading.insert(from, to);
