@@ -105,7 +105,7 @@ impl MethodTable {
     /// Whether the bytes read can be a method table: its class must point back to it.
     #[must_use]
     pub fn plausible(&self, memory: &dyn Memory, layout: &Layout) -> bool {
-        if self.address % 8 != 0 || self.base_size > MAX_BASE_SIZE {
+        if !self.address.is_multiple_of(8) || self.base_size > MAX_BASE_SIZE {
             return false;
         }
         // Interfaces have no objects and no size.

@@ -371,9 +371,9 @@ impl<W: Word> Found<W> {
     ) -> Result<Option<usize>, Error> {
         loop {
             while self.head < self.queue.len() {
-                if self.head % CHECKPOINT == 0 {
+                if self.head.is_multiple_of(CHECKPOINT) {
                     self.tails.push(self.queue.len());
-                    if self.head % CHECK_EVERY == 0 {
+                    if self.head.is_multiple_of(CHECK_EVERY) {
                         graph.progress.check()?;
                     }
                 }
