@@ -10,6 +10,8 @@ use crate::sample::{Notice, Sample, Series, Source, Update, Value};
 
 /// How many past values of a series are kept: five minutes of seconds.
 const HISTORY: usize = 300;
+/// How long a series without values is kept, at least.
+const FORGET: Duration = Duration::from_secs(300);
 /// How many different notices are kept.
 const NOTICES: usize = 20;
 
@@ -127,8 +129,21 @@ impl Board {
             self.dropped += events;
             return;
         }
-        if self.notices.len() < NOTICES && !self.notices.contains(notice) {
+        let text = crate::text::notice(notice);
+        if self.notices.len() < NOTICES && !self.notices.iter().any(|said| crate::text::notice(said) == text)
+        {
             self.notices.push(notice.clone());
+        }
+    }
+
+    /// Forgets series that have had no value for long, while others had: a time series of something that is gone.
+    /// The runtime doesn't tell when one ends.
+    pub fn prune(&mut self, now: Instant) {
+        if self.late(now).is_none() {
+            self.rows.retain(|_, row| {
+                let keep = Duration::try_from_secs_f64(row.sample.interval * 10.0).unwrap_or(Duration::MAX);
+                now.saturating_duration_since(row.received) < keep.max(FORGET)
+            });
         }
     }
 

@@ -19,6 +19,9 @@ pub mod session;
 mod tags;
 pub mod text;
 
+#[cfg(test)]
+mod tests;
+
 pub use board::{Board, Row};
 pub use error::{Error, SelectionError};
 pub use facts::{Interval, SampleFacts, rfc3339};

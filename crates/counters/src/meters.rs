@@ -92,6 +92,10 @@ impl Meters {
         }
     }
 
+    pub(crate) fn joins_as(&mut self, client: &str) {
+        client.clone_into(&mut self.client);
+    }
+
     /// Whether a Meter of that name reports instruments.
     pub(crate) fn reports(&self, meter: &str) -> bool {
         self.reporting.iter().any(|m| m.eq_ignore_ascii_case(meter))
@@ -173,14 +177,9 @@ impl Meters {
                 (increment, total) => Some(Value::Change { increment, total }),
             },
         };
-        let key = fields.instrument();
-        let Some(value) = value else {
-            // No value any more: the time series ended.
-            let series = self.series.get_mut(&key).and_then(|series| series.remove(fields.text("tags")));
-            updates.extend(series.map(Update::Ended));
-            return;
-        };
-        if let Some(series) = self.series(key, kind, &fields) {
+        // No value in this interval: nothing was recorded, or a callback failed.
+        let Some(value) = value else { return };
+        if let Some(series) = self.series(fields.instrument(), kind, &fields) {
             updates.push(Update::Sample(Sample { series, unix_nanos, interval: self.interval, value }));
         }
     }

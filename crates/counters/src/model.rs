@@ -32,6 +32,11 @@ impl Model {
         }
     }
 
+    /// Sets the name under which the session for Meters is asked for: the target uses it to speak to this client.
+    pub fn joins_as(&mut self, client: &str) {
+        self.meters.joins_as(client);
+    }
+
     /// Appends to `updates` what an item of the stream changes.
     pub fn item(&mut self, item: &Item<'_>, updates: &mut Vec<Update>) {
         match item {

@@ -60,31 +60,53 @@ impl Request {
         }
     }
 
-    /// The session to start.
+    /// The sessions to start, each after the one before was answered.
     ///
-    /// EventCounters are written whatever the level, so the lowest is asked for: a higher one would also start the
-    /// ordinary events of their EventSource.
+    /// Meters and EventCounters must not be switched on together. While a runtime switches the Metrics provider on, it
+    /// holds the lock of all EventSources; if the first EventCounters of the process fall due meanwhile, their thread
+    /// holds the lock of an EventSource that is used for the first time (`ArrayPoolEventSource`) and waits for the
+    /// former, while the former needs the latter: the runtime's diagnostics hang until it is restarted. Seen on .NET
+    /// 10 with intervals of 0.1 and 0.2 s; a process that gets little CPU can get there with longer ones. One after
+    /// the other is safe, because a runtime answers when a provider is switched on (.NET 5 and later).
     #[must_use]
-    pub fn session(&self) -> SessionRequest {
-        let interval = format!("{}", self.interval.as_secs_f64());
-        let event_counters = self.selection.providers().iter().map(|provider| {
-            Provider::new(&provider.name, 0, EventLevel::Critical).arg("EventCounterIntervalSec", &interval)
-        });
-        let mut providers: Vec<_> = event_counters.collect();
-        let meters: Vec<_> = self.selection.meters().collect();
-        if !meters.is_empty() {
-            // 2: values of time series.
-            let metrics = Provider::new(METRICS, 2, EventLevel::Informational)
-                .arg("SessionId", SHARED)
-                .arg("Metrics", meters.join(","))
-                .arg("RefreshInterval", &interval)
-                .arg("MaxTimeSeries", self.max_time_series.to_string())
-                .arg("MaxHistograms", self.max_histograms.to_string())
-                .arg("ClientId", &self.client);
-            providers.push(metrics);
-        }
-        SessionRequest { buffer_mb: BUFFER_MB, providers, rundown: Rundown::None, stacks: false }
+    pub fn sessions(&self) -> Vec<SessionRequest> {
+        self.meters_session().into_iter().chain([self.event_counters_session()]).collect()
     }
+
+    /// The session for Meters; `None` if none are wanted.
+    pub(crate) fn meters_session(&self) -> Option<SessionRequest> {
+        let meters: Vec<_> = self.selection.meters().collect();
+        if meters.is_empty() {
+            return None;
+        }
+        // 2: values of time series.
+        let metrics = Provider::new(METRICS, 2, EventLevel::Informational)
+            .arg("SessionId", SHARED)
+            .arg("Metrics", meters.join(","))
+            .arg("RefreshInterval", self.seconds())
+            .arg("MaxTimeSeries", self.max_time_series.to_string())
+            .arg("MaxHistograms", self.max_histograms.to_string())
+            .arg("ClientId", &self.client);
+        Some(session(vec![metrics]))
+    }
+
+    /// The session for EventCounters. They are written whatever the level, so the lowest is asked for: a higher one
+    /// would also start the ordinary events of their EventSource.
+    fn event_counters_session(&self) -> SessionRequest {
+        let interval = self.seconds();
+        let provider = |provider: &crate::selection::Provider| {
+            Provider::new(&provider.name, 0, EventLevel::Critical).arg("EventCounterIntervalSec", &interval)
+        };
+        session(self.selection.providers().iter().map(provider).collect())
+    }
+
+    fn seconds(&self) -> String {
+        self.interval.as_secs_f64().to_string()
+    }
+}
+
+fn session(providers: Vec<Provider>) -> SessionRequest {
+    SessionRequest { buffer_mb: BUFFER_MB, providers, rundown: Rundown::None, stacks: false }
 }
 
 #[cfg(test)]
@@ -92,35 +114,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn providers_of_a_session() {
+    fn meters_first() {
         let selection = Selection::parse("System.Runtime,EventCounters\\Old,My.Meter[a]").unwrap();
         let mut request = Request::new(selection, "me");
         request.interval = Duration::from_millis(500);
-        let session = request.session();
-        let names: Vec<_> =
-            session.providers.iter().map(|p| (p.name.as_str(), p.keywords, p.level)).collect();
-        assert_eq!(
-            names,
-            [
-                ("System.Runtime", 0, EventLevel::Critical),
-                ("Old", 0, EventLevel::Critical),
-                ("My.Meter", 0, EventLevel::Critical),
-                ("System.Diagnostics.Metrics", 2, EventLevel::Informational),
-            ]
-        );
-        assert_eq!(session.providers[0].args, [("EventCounterIntervalSec".into(), "0.5".into())]);
-        let args: Vec<_> = session.providers[3].args.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let sessions = request.sessions();
+        let [meters, event_counters] = sessions.as_slice() else { panic!("{sessions:?}") };
+        let [metrics] = meters.providers.as_slice() else { panic!("{meters:?}") };
+        assert_eq!((metrics.name.as_str(), metrics.keywords), ("System.Diagnostics.Metrics", 2));
+        let args: Vec<_> = metrics.args.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(
             args.join(";"),
             "SessionId=SHARED;Metrics=System.Runtime,My.Meter;RefreshInterval=0.5;MaxTimeSeries=1000;\
              MaxHistograms=10;ClientId=me"
         );
+        let names: Vec<_> =
+            event_counters.providers.iter().map(|p| (p.name.as_str(), p.keywords, p.level)).collect();
+        let expected = ["System.Runtime", "Old", "My.Meter"].map(|name| (name, 0, EventLevel::Critical));
+        assert_eq!(names, expected);
+        assert_eq!(event_counters.providers[0].args, [("EventCounterIntervalSec".into(), "0.5".into())]);
     }
 
     #[test]
     fn without_meters_the_metrics_provider_is_left_alone() {
         let request = Request::new(Selection::parse("EventCounters\\A").unwrap(), "me");
-        assert_eq!(request.session().providers.len(), 1);
+        assert_eq!(request.sessions().len(), 1);
     }
 
     #[test]

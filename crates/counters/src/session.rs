@@ -1,11 +1,15 @@
-//! Running a session against a process. Whatever happens, the session ends in the target: it is stopped and its stream
-//! is read to the end, or, if the target doesn't play along, the connection is closed, which ends it too.
+//! Running sessions against a process. Whatever happens, they end in the target: they are stopped and their streams are
+//! read to the end, or, if the target doesn't play along, the connections are closed, which ends them too.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use dnd_ipc::{Endpoint, Session, start_session};
 use dnd_nettrace::{Order, Parser};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -43,7 +47,7 @@ pub enum End {
     TargetDied,
 }
 
-/// What reading the stream came to.
+/// What reading came to.
 enum Pause {
     Stop,
     Settings(SharedSettings),
@@ -51,11 +55,11 @@ enum Pause {
     Failed(Error),
 }
 
-/// Runs a session until `stop` becomes true or the target ends. `sink` gets all messages.
+/// Watches a process until `stop` becomes true or the process ends. `sink` gets all messages.
 ///
 /// # Errors
 ///
-/// The session can't be started, or its stream can't be read any further; it is ended then, too.
+/// A session can't be started, or its stream can't be read any further; all are ended then, too.
 pub async fn run(
     endpoint: &Endpoint,
     mut request: Request,
@@ -63,37 +67,46 @@ pub async fn run(
     mut sink: impl FnMut(Message),
 ) -> Result<End, Error> {
     request.check()?;
+    let client = request.client.clone();
+    let mut watching = Watching::new(&request);
     let mut restarts = 0;
     loop {
-        let mut session = tokio::select! {
-            biased;
-            () = stopped(&mut stop) => return Ok(End::Stopped),
-            session = start_session(endpoint, request.session()) => session?,
-        };
-        sink(Message::Started);
-        let mut stream = Stream::new(&request, restarts < RESTARTS);
-        let pause = stream.read(&mut session, &mut stop, &mut sink).await;
-        if let Pause::End(end) = pause {
-            return Ok(end);
+        // A new name for each session: the runtime counts a name once when it joins a shared session, but once for
+        // each session when it leaves, and ends everybody's session at zero.
+        request.client = format!("{client}-{restarts}");
+        watching.model.joins_as(&request.client);
+        let missing: Vec<_> =
+            if restarts == 0 { request.sessions() } else { request.meters_session().into_iter().collect() };
+        for session in missing {
+            let meters = request.meters_session().as_ref() == Some(&session);
+            let session = tokio::select! {
+                biased;
+                () = stopped(&mut stop) => return watching.stop(&mut sink).await,
+                session = start_session(endpoint, session) => session,
+            };
+            match session {
+                Ok(session) => watching.add(session, meters),
+                Err(error) => {
+                    // What started already is ended properly; why it did not go on is what counts.
+                    let _ = watching.stop(&mut sink).await;
+                    return Err(error.into());
+                }
+            }
         }
-        let ended = session.stop(STOP, |bytes| stream.last(bytes)).await;
-        stream.flush(&mut sink);
-        match pause {
+        sink(Message::Started);
+        match watching.read(restarts < RESTARTS, &mut stop, &mut sink).await {
+            Pause::End(end) => return Ok(end),
+            Pause::Stop => return watching.stop(&mut sink).await,
+            Pause::Failed(error) => {
+                let _ = watching.stop(&mut sink).await;
+                return Err(error);
+            }
             Pause::Settings(settings) => {
                 restarts += 1;
+                watching.stop_meters().await;
                 request.interval = Duration::try_from_secs_f64(settings.interval).unwrap_or(request.interval);
                 request.max_histograms = settings.max_histograms;
                 request.max_time_series = settings.max_time_series;
-            }
-            Pause::Failed(error) => return Err(error),
-            Pause::Stop | Pause::End(_) => {
-                return match ended {
-                    Ok(()) => Ok(End::Stopped),
-                    Err(dnd_ipc::Error::NotFinished { .. } | dnd_ipc::Error::NoAnswer { .. }) => {
-                        Ok(End::Abandoned)
-                    }
-                    Err(error) => Err(error.into()),
-                };
             }
         }
     }
@@ -106,52 +119,73 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     }
 }
 
-/// One session's stream.
-struct Stream {
+/// A session and the reader of its stream.
+struct Live {
+    session: Session,
     parser: Parser,
-    model: Model,
-    updates: Vec<Update>,
-    take_over: bool,
+    buffer: Vec<u8>,
+    meters: bool,
 }
 
-impl Stream {
-    fn new(request: &Request, take_over: bool) -> Self {
-        let (parser, model) = (Parser::new(Order::AsWritten), Model::new(request));
-        Self { parser, model, updates: Vec::new(), take_over }
+impl Live {
+    /// Ends the session and gives what still came.
+    async fn stop(self) -> (Result<(), dnd_ipc::Error>, Parser) {
+        let Self { session, mut parser, .. } = self;
+        let ended = session.stop(STOP, |bytes| parser.push(bytes)).await;
+        parser.finish();
+        (ended, parser)
+    }
+}
+
+/// The sessions with one process.
+struct Watching {
+    live: Vec<Live>,
+    model: Model,
+    updates: Vec<Update>,
+    /// Whether all streams that ended did so with their end mark.
+    complete: bool,
+}
+
+impl Watching {
+    fn new(request: &Request) -> Self {
+        Self { live: Vec::new(), model: Model::new(request), updates: Vec::new(), complete: true }
+    }
+
+    fn add(&mut self, session: Session, meters: bool) {
+        let (parser, buffer) = (Parser::new(Order::AsWritten), vec![0; 64 * 1024]);
+        self.live.push(Live { session, parser, buffer, meters });
     }
 
     async fn read(
         &mut self,
-        session: &mut Session,
+        take_over: bool,
         stop: &mut watch::Receiver<bool>,
         sink: &mut impl FnMut(Message),
     ) -> Pause {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let read = tokio::select! {
+        while !self.live.is_empty() {
+            let (index, read) = tokio::select! {
                 biased;
                 () = stopped(stop) => return Pause::Stop,
-                read = session.read(&mut buffer) => read,
+                read = any(&mut self.live) => read,
             };
-            match read {
-                Ok(0) => {
-                    self.parser.finish();
-                    let drained = self.drain();
-                    self.flush(sink);
-                    return match drained {
-                        Ok(()) if self.parser.is_complete() => Pause::End(End::TargetEnded),
-                        Ok(()) => Pause::End(End::TargetDied),
-                        Err(error) => Pause::Failed(error.into()),
-                    };
+            let Some(live) = self.live.get_mut(index) else { break };
+            let over = match read {
+                Ok(count) => {
+                    live.parser.push(live.buffer.get(..count).unwrap_or_default());
+                    count == 0
                 }
-                Ok(count) => self.parser.push(buffer.get(..count).unwrap_or_default()),
-                // A target that dies with unread bytes in its socket looks like this.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
-                    return Pause::End(End::TargetDied);
-                }
+                // A target that dies with unread bytes in its socket resets the connection.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
                 Err(error) => return Pause::Failed(Error::Read(error)),
+            };
+            if over {
+                live.parser.finish();
             }
-            let drained = self.drain();
+            let drained = drain(&mut live.parser, &mut self.model, &mut self.updates);
+            if over {
+                self.complete &= live.parser.is_complete();
+                self.live.remove(index);
+            }
             let settings = self.updates.iter().find_map(|update| match update {
                 Update::Notice(Notice::SharedSettings(settings)) => Some(*settings),
                 _ => None,
@@ -160,23 +194,38 @@ impl Stream {
             if let Err(error) = drained {
                 return Pause::Failed(error.into());
             }
-            if let Some(settings) = settings.filter(|_| self.take_over) {
+            if let Some(settings) = settings.filter(|_| take_over) {
                 return Pause::Settings(settings);
             }
         }
+        Pause::End(if self.complete { End::TargetEnded } else { End::TargetDied })
     }
 
-    fn drain(&mut self) -> Result<(), dnd_nettrace::Error> {
-        while let Some(item) = self.parser.read()? {
-            self.model.item(&item, &mut self.updates);
+    /// Ends all sessions, all at once: what a target that doesn't answer costs is waited for once.
+    async fn stop(&mut self, sink: &mut impl FnMut(Message)) -> Result<End, Error> {
+        let mut live = std::mem::take(&mut self.live).into_iter();
+        let (first, second) = tokio::join!(stop_one(live.next()), stop_one(live.next()));
+        let mut end = Ok(End::Stopped);
+        for (ended, mut parser) in [first, second].into_iter().flatten() {
+            // What can't be read of the last bytes is of no use to anybody.
+            let _ = drain(&mut parser, &mut self.model, &mut self.updates);
+            match ended {
+                Ok(()) => {}
+                Err(dnd_ipc::Error::NotFinished { .. } | dnd_ipc::Error::NoAnswer { .. }) => {
+                    end = end.map(|_| End::Abandoned);
+                }
+                Err(error) => end = Err(error.into()),
+            }
         }
-        Ok(())
+        self.flush(sink);
+        end
     }
 
-    /// Bytes that came while the session was being stopped. What can't be read of them is of no use to anybody.
-    fn last(&mut self, bytes: &[u8]) {
-        self.parser.push(bytes);
-        let _ = self.drain();
+    /// Ends the session for Meters, to start another one. Its last values are lost with it: the new one repeats them.
+    async fn stop_meters(&mut self) {
+        if let Some(index) = self.live.iter().position(|live| live.meters) {
+            let _ = self.live.remove(index).stop().await;
+        }
     }
 
     fn flush(&mut self, sink: &mut impl FnMut(Message)) {
@@ -184,4 +233,37 @@ impl Stream {
             sink(Message::Updates(std::mem::take(&mut self.updates)));
         }
     }
+}
+
+async fn stop_one(live: Option<Live>) -> Option<(Result<(), dnd_ipc::Error>, Parser)> {
+    match live {
+        Some(live) => Some(live.stop().await),
+        None => None,
+    }
+}
+
+/// Reads from whichever stream has something.
+async fn any(live: &mut [Live]) -> (usize, io::Result<usize>) {
+    poll_fn(|context| {
+        for (index, live) in live.iter_mut().enumerate() {
+            let mut buffer = ReadBuf::new(&mut live.buffer);
+            if let Poll::Ready(read) = Pin::new(&mut live.session).poll_read(context, &mut buffer) {
+                let count = buffer.filled().len();
+                return Poll::Ready((index, read.map(|()| count)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn drain(
+    parser: &mut Parser,
+    model: &mut Model,
+    updates: &mut Vec<Update>,
+) -> Result<(), dnd_nettrace::Error> {
+    while let Some(item) = parser.read()? {
+        model.item(&item, updates);
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Values as lines, for pipes and files: they can be cut, sorted and searched.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::time::Instant;
 
@@ -7,16 +8,21 @@ use dnd_counters::{Notice, Update, rfc3339, text};
 
 use super::watch::{Sink, Target};
 
+/// So many different notices are said; a target that has more to complain about has been heard.
+const MOST_SAID: usize = 1000;
+
 /// Writes a line for each value as soon as it comes.
 pub(super) struct Lines {
     /// When the last line about late samples was written.
     late: Option<Instant>,
+    /// What was said on standard error already: a callback that fails does so in every interval.
+    said: HashSet<String>,
     out: Vec<String>,
 }
 
 impl Lines {
     pub(super) fn new() -> Self {
-        Self { late: None, out: Vec::new() }
+        Self { late: None, said: HashSet::new(), out: Vec::new() }
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -41,8 +47,11 @@ impl Sink for Lines {
                     text::line(target.pid, &rfc3339(sample.unix_nanos), sample, &mut self.out);
                 }
                 Update::Notice(notice) => {
-                    // A closed standard error is no reason to stop.
-                    let _ = writeln!(io::stderr(), "{}: {}", level(notice), text::notice(notice));
+                    let text = format!("{}: {}", level(notice), text::notice(notice));
+                    if self.said.len() < MOST_SAID && self.said.insert(text.clone()) {
+                        // A closed standard error is no reason to stop.
+                        let _ = writeln!(io::stderr(), "{text}");
+                    }
                 }
                 _ => {}
             }

@@ -46,11 +46,23 @@ struct WatchArgs {
     refresh_interval: Duration,
 
     /// The most histograms that the process keeps track of
-    #[arg(long = "maxHistograms", alias = "max-histograms", value_name = "COUNT", default_value_t = 10)]
+    #[arg(
+        long = "maxHistograms",
+        alias = "max-histograms",
+        value_name = "COUNT",
+        default_value_t = 10,
+        allow_negative_numbers = true
+    )]
     max_histograms: u32,
 
     /// The most time series (combinations of tags) that the process keeps track of
-    #[arg(long = "maxTimeSeries", alias = "max-time-series", value_name = "COUNT", default_value_t = 1000)]
+    #[arg(
+        long = "maxTimeSeries",
+        alias = "max-time-series",
+        value_name = "COUNT",
+        default_value_t = 1000,
+        allow_negative_numbers = true
+    )]
     max_time_series: u32,
 
     /// Stop after this time: DD:HH:MM:SS, or as in 90s, 10m, 1h30m
@@ -61,7 +73,9 @@ struct WatchArgs {
 impl WatchArgs {
     fn request(&self) -> Request {
         let selection = self.counters.clone().unwrap_or_default();
-        let mut request = Request::new(selection, format!("dnd-{}", std::process::id()));
+        // Process ids repeat in containers: the time makes the name unique among all that watch a process.
+        let started = jiff::Timestamp::now().as_nanosecond();
+        let mut request = Request::new(selection, format!("dnd-{}-{started}", std::process::id()));
         request.interval = self.refresh_interval;
         request.max_histograms = self.max_histograms;
         request.max_time_series = self.max_time_series;

@@ -99,7 +99,10 @@ pub(super) async fn watch(
                 Some(Err(_)) | None => Ok(false),
             },
             () = &mut deadline, if !stopping => Ok(false),
-            _ = ticks.tick(), if !stopping => sink.tick(&target).map(|()| true),
+            _ = ticks.tick(), if !stopping => {
+                target.board.prune(Instant::now());
+                sink.tick(&target).map(|()| true)
+            }
             ended = &mut session => break ended,
         };
         if !matches!(go_on, Ok(true)) && !stopping {

@@ -1,0 +1,576 @@
+//! `dnd counters monitor` on real processes, and on ones that misbehave.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::Shutdown;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dnd_testkit::nettrace::{Event, Stream, Value as Written, payload};
+use dnd_testkit::{Dnd, Key, Output, Running, Target, one_per_major, runtimes};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::DND;
+use super::fake_runtime::{self, Asked, ok, process_info};
+
+fn monitor(target: &Target) -> Dnd {
+    Dnd::new(DND).args(["counters", "monitor", "-p", &target.pid().to_string()])
+}
+
+/// The documents of `--json` so far, the last line left out if it is not whole.
+fn documents(text: &str) -> Vec<Value> {
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+/// All samples so far.
+fn samples(text: &str) -> Vec<Value> {
+    documents(text).iter().flat_map(|d| d["samples"].as_array().cloned().unwrap_or_default()).collect()
+}
+
+/// The samples of one counter.
+fn of<'a>(samples: &'a [Value], name: &str) -> Vec<&'a Value> {
+    samples.iter().filter(|sample| sample["name"] == name).collect()
+}
+
+fn sum(samples: &[Value], name: &str, field: &str) -> f64 {
+    of(samples, name).iter().filter_map(|sample| sample[field].as_f64()).sum()
+}
+
+/// Waits until the samples so far satisfy `want`.
+#[track_caller]
+fn wait_samples(running: &Running, want: impl Fn(&[Value]) -> bool) {
+    running.wait_stdout(|text| want(&samples(text)).then_some(()));
+}
+
+/// Asks it to end as Ctrl-C does.
+#[track_caller]
+fn interrupt(running: Running) -> Output {
+    running.signal(Signal::SIGINT);
+    running.wait()
+}
+
+/// That a new session works, with values in it.
+#[track_caller]
+fn can_be_watched(target: &Target) {
+    let running = monitor(target).args(["--json", "--refresh-interval", "0.1"]).spawn();
+    wait_samples(&running, |samples| !of(samples, "gc-heap-size").is_empty());
+    interrupt(running).success();
+}
+
+#[test]
+fn event_counters_are_exact_on_every_runtime() {
+    for runtime in runtimes() {
+        let mut target = Target::spawn(&runtime, "Counters", &[]);
+        let running = monitor(&target)
+            .args(["--counters", "Bench-Counters", "--json", "--refresh-interval", "0.5"])
+            .spawn();
+        wait_samples(&running, |samples| !of(samples, "polled").is_empty());
+        for _ in 0..3 {
+            target.ask("step", "stepped ");
+        }
+        // +10 a step, all of them counted once.
+        wait_samples(&running, |samples| sum(samples, "rate", "increment") >= 30.0);
+        wait_samples(&running, |samples| of(samples, "polled").len() >= 4);
+        let output = interrupt(running);
+        let samples = samples(&output.success());
+        let name = &runtime.version;
+        assert_eq!(sum(&samples, "rate", "increment"), 30.0, "{name}");
+        assert!(of(&samples, "polled").iter().all(|s| s["value"] == 42.5), "{name}: {samples:?}");
+        // Every poll adds 3; .NET Core 3.1 may poll more than once in an interval.
+        let polls = of(&samples, "polled-rate");
+        assert!(
+            polls.iter().all(|s| s["increment"].as_f64().is_some_and(|n| n > 0.0 && n % 3.0 == 0.0)),
+            "{name}"
+        );
+        if runtime.major() >= 5 {
+            assert!(polls.iter().skip(1).all(|s| s["increment"] == 3.0), "{name}: {polls:?}");
+        }
+        // 10, 20 and 60 a step: whatever steps fall into an interval, the mean is 30.
+        let means: Vec<_> = of(&samples, "sizes").iter().map(|s| s["value"].as_f64()).collect();
+        assert!(means.contains(&Some(30.0)), "{name}: {means:?}");
+        assert!(means.iter().all(|&mean| mean == Some(30.0) || mean == Some(0.0)), "{name}: {means:?}");
+        let size = of(&samples, "sizes")[0];
+        assert_eq!((&size["display_name"], &size["unit"]), (&"Sizes".into(), &"B".into()), "{name}");
+        assert_eq!(size["tags"], serde_json::json!({"color": "blue"}), "{name}");
+        assert_eq!((&size["source"], &size["interval"]), (&"event-counter".into(), &0.5.into()), "{name}");
+        assert!(target.alive(), "{name}");
+    }
+}
+
+#[test]
+fn meters_are_exact_on_every_runtime() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let mut target = Target::spawn(&runtime, "Meters", &[]);
+        let counters = "Bench.Meter,Bench.Tagged";
+        let running =
+            monitor(&target).args(["--counters", counters, "--json", "--refresh-interval", "0.5"]).spawn();
+        wait_samples(&running, |samples| !of(samples, "bench.gauge").is_empty());
+        for _ in 0..3 {
+            target.ask("step", "stepped ");
+        }
+        // Observable instruments: what they say now. Others: the sum since the session began.
+        let total = |samples: &[Value], name| {
+            of(samples, name).last().map(|s| s["total"].clone()).unwrap_or_default()
+        };
+        wait_samples(&running, |samples| {
+            total(samples, "bench.total") == 300.0 && total(samples, "bench.hits") == 3.0
+        });
+        let samples = samples(&interrupt(running).success());
+        let name = &runtime.version;
+        let mut last: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        for sample in &samples {
+            let key = format!("{} {}", sample["name"].as_str().unwrap_or_default(), sample["tags"]);
+            let entry = last.entry(key).or_default();
+            let value = if sample["value"].is_null() { &sample["total"] } else { &sample["value"] };
+            entry.0 = value.as_f64().unwrap_or_default();
+            entry.1 += sample["increment"].as_f64().unwrap_or_default();
+        }
+        let expect = |key: &str, value, added| {
+            assert_eq!(last.get(key), Some(&(value, added)), "{name}: {key} in {last:#?}");
+        };
+        expect(r#"bench.done {"kind":"a"}"#, 6.0, 6.0);
+        expect(r#"bench.done {"kind":"b"}"#, 9.0, 9.0);
+        expect("bench.level {}", 12.0, 12.0);
+        expect(r#"bench.gauge {"room":"blue"}"#, 9.0, 0.0);
+        expect(r#"bench.gauge {"room":"red"}"#, 7.0, 0.0);
+        expect("bench.total {}", 300.0, 300.0);
+        expect("bench.balance {}", -4.5, -4.5);
+        expect("bench.hits {}", 3.0, 3.0);
+        // 1 to 100 three times, in whatever intervals.
+        assert_eq!(
+            (sum(&samples, "bench.sizes", "count"), sum(&samples, "bench.sizes", "sum")),
+            (300.0, 15150.0),
+            "{name}"
+        );
+        let measured =
+            of(&samples, "bench.sizes").into_iter().find(|s| s["count"] != 0).cloned().unwrap_or_default();
+        for (quantile, expected) in [("0.5", 50.0), ("0.95", 95.0), ("0.99", 99.0)] {
+            // The runtime's histogram has buckets: exact to a few percent.
+            let value = measured["quantiles"][quantile].as_f64().unwrap_or_default();
+            assert!((value - expected).abs() <= expected * 0.05, "{name}: {measured}");
+        }
+        let hits = of(&samples, "bench.hits")[0];
+        assert_eq!(hits["meter_tags"], serde_json::json!({"esc": "\u{1b}[31m", "region": "eu"}), "{name}");
+        assert_eq!(hits["instrument_tags"], serde_json::json!({"shard": "3"}), "{name}");
+        assert!(target.alive(), "{name}");
+    }
+}
+
+#[test]
+fn the_size_of_the_heap_is_found_on_every_runtime() {
+    for runtime in runtimes() {
+        let target = Target::spawn(&runtime, "Leak", &["1000", "1"]);
+        for selection in [None, Some("gc-heap-size"), Some("dotnet.gc.last_collection.heap.size")] {
+            let mut dnd = monitor(&target).args(["--refresh-interval", "0.1", "--json"]);
+            if let Some(selection) = selection {
+                dnd = dnd.args(["--counters", selection]);
+            }
+            let running = dnd.spawn();
+            let meter = runtime.major() >= 9;
+            wait_samples(&running, |samples| {
+                !of(samples, "gc-heap-size").is_empty()
+                    && (!meter || !of(samples, "dotnet.gc.last_collection.heap.size").is_empty())
+            });
+            let samples = samples(&interrupt(running).success());
+            // Before the Meter, the sizes of the generations were counters of their own.
+            let is_size =
+                |name: &str| name.contains("heap") || name.starts_with("gen-") || name.ends_with("oh-size");
+            let others = samples.iter().filter(|s| !s["name"].as_str().is_some_and(is_size)).count();
+            assert_eq!(others == 0, selection.is_some(), "{}: {selection:?} {samples:?}", runtime.version);
+            let old = of(&samples, "cpu-usage").len();
+            assert!(!meter || old == 0, "{}: EventCounters beside the Meter", runtime.version);
+        }
+    }
+}
+
+#[test]
+fn lines_can_be_searched() {
+    for runtime in one_per_major() {
+        let mut target = Target::spawn(&runtime, "Counters", &[]);
+        let running =
+            monitor(&target).args(["--counters", "Bench-Counters", "--refresh-interval", "0.2"]).spawn();
+        running.wait_stdout(|text| text.contains("\tpolled\t").then_some(()));
+        target.ask("step", "stepped ");
+        running.wait_stdout(|text| text.contains("\tsizes[color=blue]\t30\tB\n").then_some(()));
+        running.wait_stdout(|text| text.contains("\trate\t10\tstep / 0.2 sec\n").then_some(()));
+        let text = interrupt(running).success();
+        for line in text.lines() {
+            let columns: Vec<_> = line.split('\t').collect();
+            let [time, pid, "Bench-Counters", _, value, _] = columns.as_slice() else { panic!("{line}") };
+            assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");
+            assert_eq!(*pid, target.pid().to_string(), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
+
+/// The runtime whose Meters are the richest.
+fn newest() -> Option<dnd_testkit::Runtime> {
+    runtimes().pop().filter(|runtime| runtime.major() >= 8)
+}
+
+/// A screen without what differs from run to run.
+fn steady(screen: &str, target: &Target) -> String {
+    let pid = target.pid().to_string();
+    screen.lines().skip(1).map(|line| format!("{}\n", line.replace(&pid, "PID"))).collect()
+}
+
+#[test]
+fn screens_at_three_widths() {
+    let Some(runtime) = newest() else { return };
+    let mut target = Target::spawn(&runtime, "Meters", &[]);
+    for width in [40u16, 80, 160] {
+        let dnd = monitor(&target).args([
+            "--counters",
+            "Bench.Odd[odd.tags,odd.failing]",
+            "--refresh-interval",
+            "0.2",
+        ]);
+        let mut screen = dnd.pty(20, width);
+        let text = screen.wait_until(|text| text.contains("a,b=c") && text.contains("odd.failing"));
+        let gap = usize::from(width) - 40;
+        let row = |name: &str, value: &str| format!("{name:<24}{}{value:>12}\n", " ".repeat(gap));
+        let expected = [
+            "    Status: Running\n\n".to_owned(),
+            format!("Name{}{:>36}\n", " ".repeat(gap), "Current Value"),
+            "[Bench.Odd]\n".to_owned(),
+            row("    odd.failing", "5"),
+            "    odd.tags\n        room\n        -------\n".to_owned(),
+            row(r"        \x1b[2J", "3"),
+            row("        \"q\"\\n", "1"),
+            row("        a,b=c", "2"),
+        ];
+        assert_eq!(steady(&text, &target), expected.concat(), "{text}");
+        assert_eq!(screen.modes(), (true, true));
+        screen.keys("q");
+        assert!(screen.wait_end().success());
+        assert_eq!(screen.modes(), (false, false), "the terminal is as it was");
+    }
+    // A callback that fails is told, and its last value is marked as old.
+    let screen = monitor(&target).args(["--counters", "Bench.Odd", "--refresh-interval", "0.2"]).pty(24, 200);
+    screen.wait_for("odd.failing");
+    target.ask("fail", "done");
+    screen.wait_until(|text| {
+        text.contains("no value today")
+            && text.lines().any(|l| l.contains("odd.failing") && l.contains(" old)"))
+    });
+    target.ask("mend", "done");
+    screen.wait_until(|text| text.lines().any(|l| l.contains("odd.failing") && !l.contains(" old)")));
+}
+
+#[test]
+fn keys_resizing_and_the_end_of_the_target() {
+    for runtime in one_per_major() {
+        let target = Target::spawn(&runtime, "Counters", &[]);
+        let mut screen =
+            monitor(&target).args(["--counters", "Bench-Counters", "--refresh-interval", "0.2"]).pty(20, 80);
+        screen.wait_for("Polled value (u)");
+        screen.keys("p");
+        screen.wait_for("Status: Paused");
+        screen.keys("r");
+        screen.wait_for("Status: Running");
+        screen.resize(12, 50);
+        screen.wait_until(|text| {
+            let value = text.lines().find(|line| line.contains("Polled value (u)"));
+            value.is_some_and(|line| line.ends_with("42.5") && line.len() == 48)
+        });
+        target.stop();
+        assert!(screen.wait_end().success(), "the end of the target is a good end");
+        let text = screen.text();
+        assert_eq!(screen.modes(), (false, false));
+        assert!(text.contains("has ended") && text.contains("Polled value (u)"), "{text}");
+    }
+}
+
+#[test]
+fn every_way_to_end_it_restores_the_terminal() {
+    let Some(runtime) = newest() else { return };
+    let mut target = Target::spawn(&runtime, "Counters", &[]);
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let mut screen = monitor(&target).args(["--refresh-interval", "0.2"]).pty(20, 80);
+        screen.wait_for("Status: Running");
+        screen.signal(signal);
+        assert!(screen.wait_end().success(), "{signal}");
+        assert_eq!(screen.modes(), (false, false), "{signal}");
+    }
+    let mut screen = monitor(&target).args(["--refresh-interval", "0.2"]).pty(20, 80);
+    screen.wait_for("Status: Running");
+    screen.press(Key::CtrlC);
+    assert!(screen.wait_end().success());
+    assert_eq!(screen.modes(), (false, false));
+    // Colours only say what the text says, too; and who doesn't want them doesn't get them.
+    let mut screen = monitor(&target).env("NO_COLOR", "1").args(["--refresh-interval", "0.2"]).pty(20, 80);
+    screen.wait_for("Status: Running");
+    screen.keys("q");
+    screen.wait_end();
+    assert!(!screen.raw().contains("\x1b[1m"), "{:?}", screen.raw());
+    assert!(target.alive());
+}
+
+#[test]
+fn signals_and_closed_pipes_are_good_ends() {
+    for runtime in one_per_major() {
+        let mut target = Target::spawn(&runtime, "Counters", &[]);
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            let running = monitor(&target).args(["--refresh-interval", "0.1"]).spawn();
+            running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
+            running.signal(signal);
+            let output = running.wait();
+            assert_eq!(output.stderr, "", "{signal}");
+            output.success();
+        }
+        let script =
+            "\"$0\" counters monitor -p $1 --refresh-interval 0.1 | head -n 1; echo ${PIPESTATUS[0]}";
+        let mut piped = Command::new("bash");
+        let output = piped.args(["-c", script, DND, &target.pid().to_string()]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains("System.Runtime") && text.ends_with("\n0\n"),
+            "a closed pipe is a good end: {text}"
+        );
+        let output = monitor(&target).args(["--refresh-interval", "0.1", "--duration", "1s"]).run().success();
+        assert!(output.contains("gc-heap-size"));
+        assert!(target.alive());
+        can_be_watched(&target);
+    }
+}
+
+#[test]
+fn a_killed_dnd_leaves_the_target_as_it_was() {
+    for runtime in one_per_major() {
+        let mut target = Target::spawn(&runtime, "Counters", &[]);
+        let running = monitor(&target).args(["--refresh-interval", "0.1"]).spawn();
+        running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
+        running.signal(Signal::SIGKILL);
+        assert_eq!(running.wait().code, None);
+        assert_eq!(target.ask("step", "stepped "), "1", "the target goes on");
+        can_be_watched(&target);
+        assert!(target.alive());
+    }
+}
+
+#[test]
+fn a_stopped_target_is_told_and_left_in_peace() {
+    for runtime in one_per_major() {
+        let mut target = Target::spawn(&runtime, "Counters", &[]);
+        let running = monitor(&target).args(["--refresh-interval", "0.2"]).spawn();
+        running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
+        target.signal(Signal::SIGSTOP);
+        running.wait_stdout(|text| text.contains("\t-\tno sample\t").then_some(()));
+        target.signal(Signal::SIGCONT);
+        let late = "\tno sample\t";
+        running.wait_stdout(|text| text.rsplit(late).next()?.contains("gc-heap-size").then_some(()));
+        // Asked to end while the target can't answer: it ends, and says what it could not do.
+        target.signal(Signal::SIGSTOP);
+        running.signal(Signal::SIGINT);
+        let output = running.wait();
+        assert!(output.stderr.contains("did not confirm the end of the session"), "{}", output.stderr);
+        output.success();
+        target.signal(Signal::SIGCONT);
+        target.ask("step", "stepped ");
+        can_be_watched(&target);
+        assert!(target.alive());
+    }
+}
+
+#[test]
+fn the_end_of_the_target() {
+    for runtime in one_per_major() {
+        let mut target = Target::spawn(&runtime, "Counters", &[]);
+        let running = monitor(&target).args(["--refresh-interval", "0.1", "--json"]).spawn();
+        wait_samples(&running, |samples| !samples.is_empty());
+        target.signal(Signal::SIGKILL);
+        target.wait();
+        let output = running.wait();
+        assert!(output.stderr.contains("has ended abruptly"), "{}", output.stderr);
+        let last = documents(&output.success()).pop().unwrap_or_default();
+        assert_eq!(last["end"], "target-died");
+
+        let target = Target::spawn(&runtime, "Counters", &[]);
+        let running = monitor(&target).args(["--refresh-interval", "0.1"]).spawn();
+        running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
+        target.stop();
+        let output = running.wait();
+        assert!(output.stderr.contains("has ended\n"), "{}", output.stderr);
+        output.success();
+    }
+}
+
+#[test]
+fn fresh_processes_survive_the_start_of_a_session() {
+    // Switching Meters and EventCounters on at once hung the diagnostics of one in eight fresh .NET 10 processes.
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        for _ in 0..10 {
+            let target = Target::spawn(&runtime, "Counters", &[]);
+            can_be_watched(&target);
+            can_be_watched(&target);
+        }
+    }
+}
+
+#[test]
+fn two_watch_the_same_process() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let mut target = Target::spawn(&runtime, "Meters", &[]);
+        let watch = |interval: &str| {
+            let counters = ["--counters", "Bench.Meter", "--json", "--refresh-interval", interval];
+            monitor(&target).args(counters).spawn()
+        };
+        let first = watch("0.2");
+        wait_samples(&first, |samples| !of(samples, "bench.gauge").is_empty());
+        // Sharing needs the same interval: the second takes over the first one's, and says so.
+        let second = watch("0.5");
+        wait_samples(&second, |samples| !of(samples, "bench.gauge").is_empty());
+        let output = interrupt(second);
+        let all = documents(&output.success());
+        let notices: Vec<_> = all.iter().filter_map(|d| d["notices"].as_array()).flatten().collect();
+        assert!(
+            notices.iter().any(|n| n["notice"] == "shared-settings" && n["interval"] == 0.2),
+            "{notices:?}"
+        );
+        let gauge =
+            all.iter().flat_map(|d| d["samples"].as_array()).flatten().find(|s| s["name"] == "bench.gauge");
+        assert_eq!(gauge.map(|g| g["interval"].clone()), Some(0.2.into()));
+        // The first goes on undisturbed.
+        let before = first.wait_stdout(|text| Some(of(&samples(text), "bench.gauge").len()));
+        wait_samples(&first, |samples| of(samples, "bench.gauge").len() > before + 4);
+        interrupt(first).success();
+        assert!(target.alive());
+    }
+}
+
+#[test]
+fn limits_of_the_target_are_told() {
+    let Some(runtime) = newest() else { return };
+    let mut target = Target::spawn(&runtime, "Meters", &[]);
+    let limit = ["--counters", "Bench.Odd[odd.many]", "--maxTimeSeries", "5", "--refresh-interval", "0.2"];
+    let running = monitor(&target).args(limit).spawn();
+    running.wait_stderr(|_| Some(()));
+    let started = monitor(&target).args(["--refresh-interval", "0.2", "--duration", "1s"]).run();
+    drop(started);
+    target.ask("many 50", "done");
+    running.wait_stderr(|text| text.contains("limit of time series was reached").then_some(()));
+    let text = interrupt(running).success();
+    let series: std::collections::BTreeSet<_> =
+        text.lines().filter_map(|line| line.split('\t').nth(3)).collect();
+    assert!(!series.is_empty() && series.len() <= 5, "{series:?}");
+}
+
+#[test]
+fn bad_arguments() {
+    let fails = |args: &[&str]| Dnd::new(DND).args(["counters", "monitor"]).args(args).run().fails(2);
+    assert!(fails(&["-p", "1", "--counters", "A[b"]).contains("a `[` is not closed"));
+    assert!(fails(&["-p", "1", "--refresh-interval", "0"]).contains("0.1 to 86400"));
+    assert!(fails(&["-p", "1", "--maxHistograms", "-1"]).contains("maxHistograms"));
+    assert!(fails(&["-p", "1", "--duration", "soon"]).contains("DD:HH:MM:SS"));
+    assert!(fails(&["-p", "0"]).contains("0"));
+}
+
+/// A process that answers `ProcessInfo` like a runtime, and whatever `session` does with a request for a session.
+fn fake(session: impl Fn(Asked) + Send + Sync + 'static) -> (impl Sized, Dnd) {
+    let (scratch, dir) = Dnd::scratch();
+    fake_runtime::serve(&dir, move |asked| match (asked.set, asked.id) {
+        (2, 1) => asked.answer(&ok(&7u64.to_le_bytes())),
+        (2, 3) => session(asked),
+        (2, _) => asked.answer(&fake_runtime::unknown_command()),
+        _ => asked.answer(&process_info("8.0.4")),
+    });
+    let pid = std::process::id().to_string();
+    let only = ["--counters", "EventCounters\\System.Runtime", "--refresh-interval", "0.1"];
+    (scratch, fake_runtime::dnd(&dir).args(["counters", "monitor", "-p", &pid]).args(only))
+}
+
+/// The start of a session, then these bytes; then the stream ends.
+fn session_of(bytes: Vec<u8>) -> impl Fn(Asked) + Send + Sync + 'static {
+    move |mut asked: Asked| {
+        let start = ok(&7u64.to_le_bytes());
+        // dnd may be gone already: that is its business.
+        let _ = asked.stream.write_all(&start).and_then(|()| asked.stream.write_all(&bytes));
+        let _ = asked.stream.shutdown(Shutdown::Write);
+        asked.wait_closed();
+    }
+}
+
+fn good_stream() -> Stream {
+    let mut stream = Stream::new();
+    let counter = [
+        ("Name", Written::Text("gc-heap-size")),
+        ("Mean", Written::F64(5.0)),
+        ("IntervalSec", Written::F32(0.1)),
+        ("Series", Written::Text("Interval=100")),
+        ("CounterType", Written::Text("Mean")),
+    ];
+    let fields = [("", Written::Object(vec![("Payload", Written::Object(counter.to_vec()))]))];
+    stream.describe(1, "System.Runtime", 1, "EventCounters", &fields);
+    let event =
+        |sequence| Event { metadata: 1, sequence, thread: 3, payload: payload(&fields), ..Event::default() };
+    stream.events(&[event(1)]);
+    // Two are missing here.
+    stream.events(&[event(4)]);
+    stream
+}
+
+#[test]
+fn targets_that_send_nonsense() {
+    let (_scratch, dnd) = fake(session_of(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()));
+    assert!(dnd.run().fails(6).contains("does not begin with `Nettrace`"));
+
+    let mut bytes = good_stream().bytes().to_vec();
+    bytes.extend([0x42; 100]);
+    let (_scratch, dnd) = fake(session_of(bytes));
+    let output = dnd.run();
+    assert_eq!(
+        output.stdout.matches("\tgc-heap-size\t5\t").count(),
+        2,
+        "what was good is shown: {}",
+        output.stdout
+    );
+    assert!(output.stderr.contains("no room for 2 events"), "{}", output.stderr);
+    assert!(output.fails(6).contains("the stream is damaged at offset"));
+}
+
+#[test]
+fn targets_that_break_off() {
+    let mut stream = good_stream();
+    let (_scratch, dnd) = fake(session_of(stream.bytes().to_vec()));
+    let output = dnd.run();
+    assert!(output.stderr.contains("has ended abruptly"), "{}", output.stderr);
+    assert_eq!(output.success().matches("\tgc-heap-size\t5\t").count(), 2);
+
+    stream.end();
+    let (_scratch, dnd) = fake(session_of(stream.bytes().to_vec()));
+    let output = dnd.run();
+    assert!(output.stderr.contains("has ended\n"), "{}", output.stderr);
+
+    let (_scratch, dnd) = fake(drop);
+    assert!(dnd.run().fails(7).contains("closed the connection without answering CollectTracing2"));
+}
+
+#[test]
+fn targets_that_stall() {
+    // No answer to the start of the session.
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let (_scratch, dnd) = fake(|asked: Asked| {
+        ASKED.store(true, Ordering::SeqCst);
+        asked.wait_closed();
+    });
+    let running = dnd.spawn();
+    running.wait_stdout(|text| text.contains("\tno sample\t").then_some(()));
+    assert!(ASKED.load(Ordering::SeqCst));
+    interrupt(running).success();
+
+    // A session that starts, and a stream without an end: stopping it is given up after a while.
+    let (_scratch, dnd) = fake(|mut asked: Asked| {
+        let mut bytes = ok(&7u64.to_le_bytes());
+        bytes.extend(good_stream().bytes());
+        let _ = asked.stream.write_all(&bytes);
+        asked.wait_closed();
+    });
+    let running = dnd.spawn();
+    running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
+    let output = interrupt(running);
+    assert!(output.stderr.contains("did not confirm the end of the session"), "{}", output.stderr);
+    output.success();
+}
