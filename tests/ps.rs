@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use dnd_testkit::{Dnd, Output, Target, must, one_per_major, runtimes, single_files, skip};
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde_json::{Value, json};
 
 use super::DND;
@@ -181,15 +182,32 @@ fn a_stopped_target_does_not_stop_the_list() {
     let hung = Target::spawn(&runtime, "Leak", &["1", "1"]);
     let well = Target::spawn(&runtime, "Leak", &["1", "1"]);
     hung.signal(Signal::SIGSTOP);
+    // A signal is on its way until the kernel tells the parent.
+    let pid = nix::unistd::Pid::from_raw(must(hung.pid().try_into(), "a pid"));
+    let state = must(waitpid(pid, Some(WaitPidFlag::WUNTRACED)), "wait");
+    assert_eq!(state, WaitStatus::Stopped(pid, Signal::SIGSTOP));
     let document = ps().run().json();
     let error = refused(&["-p", &hung.pid().to_string()], 7);
     hung.signal(Signal::SIGCONT);
-    assert_eq!(entry(&document, hung.pid())["unreachable"], "no answer");
-    assert_eq!(entry(&document, hung.pid())["arguments"], json!(cmdline(hung.pid())));
+    let found = entry(&document, hung.pid());
+    assert_eq!(found["unreachable"], "stopped");
+    assert_eq!(found["arguments"], json!(cmdline(hung.pid())));
+    assert!(found["socket"].as_str().expect("a socket").contains(&format!("-{}-", hung.pid())), "{found}");
     assert_eq!(entry(&document, well.pid())["unreachable"], Value::Null);
-    assert!(error.contains("does not answer") && error.contains("kill -CONT"), "{error}");
-    // The questions it did not answer did it no harm.
+    assert!(error.contains("it is stopped") && error.contains("kill -CONT"), "{error}");
     assert_eq!(entry(&ps().run().json(), hung.pid())["unreachable"], Value::Null);
+}
+
+#[test]
+fn a_silent_target_does_not_silence_the_others() {
+    let (_scratch, dir) = Dnd::scratch();
+    fake_runtime::serve(&dir, fake_runtime::Asked::wait_closed);
+    let targets: Vec<_> = one_per_major().iter().map(|r| Target::spawn(r, "Leak", &["1", "1"])).collect();
+    let document = fake_runtime::dnd(&dir).args(["ps", "--json"]).run().json();
+    assert_eq!(entry(&document, std::process::id())["unreachable"], "no answer");
+    for target in targets {
+        assert_eq!(entry(&document, target.pid())["unreachable"], Value::Null);
+    }
 }
 
 #[test]

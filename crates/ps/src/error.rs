@@ -82,6 +82,7 @@ fn sentence(reason: Unreachable, uid: u32) -> String {
         Unreachable::NotBuiltIn => "it was compiled (NativeAOT) without diagnostics".to_owned(),
         Unreachable::SocketGone => "its diagnostics socket is not there".to_owned(),
         Unreachable::NotListening => "nobody listens on its diagnostics socket".to_owned(),
+        Unreachable::Stopped => "it is stopped".to_owned(),
         Unreachable::NoAnswer => format!("it does not answer within {:?}", crate::ANSWER_WITHIN),
         Unreachable::BadAnswer => "what answers on its socket is not a .NET runtime".to_owned(),
     }
@@ -96,7 +97,7 @@ impl Explain for Error {
                 Unreachable::OtherUser => Kind::Permission,
                 Unreachable::Disabled | Unreachable::NotBuiltIn => Kind::Unsupported,
                 Unreachable::SocketGone | Unreachable::NotListening => Kind::NotFound,
-                Unreachable::NoAnswer => Kind::Failed,
+                Unreachable::Stopped | Unreachable::NoAnswer => Kind::Failed,
                 Unreachable::BadAnswer => Kind::Corrupt,
             },
             Self::Ambiguous { .. } | Self::NoneGiven { .. } => Kind::Usage,
@@ -155,10 +156,12 @@ fn hints(reason: Unreachable, pid: u32, uid: u32) -> Vec<String> {
              (a cleaner of /tmp), or the folder is not writable or its path too long; a restart makes a new one"
         ),
         Unreachable::NotListening => "the process is just starting or ending; try again".to_owned(),
-        Unreachable::NoAnswer => format!(
-            "it may be stopped (`kill -CONT {pid}` resumes it), in a debugger, or busy with another diagnostics \
-             command such as a dump"
-        ),
+        Unreachable::Stopped => {
+            format!("something (Ctrl-Z, `kill -STOP`) stopped it; `kill -CONT {pid}` lets it go on")
+        }
+        Unreachable::NoAnswer => {
+            "it may be in a debugger, or busy with another diagnostics command such as a dump".to_owned()
+        }
         Unreachable::BadAnswer => return Vec::new(),
     };
     vec![hint]

@@ -6,43 +6,86 @@ use std::time::Duration;
 use dnd_contract::{Explain, Kind};
 use dnd_ipc::discovery::{Host, Process, Unreachable};
 use dnd_ipc::procfs::ProcFs;
-use dnd_ipc::{Error as IpcError, ProcessInfo, process_info};
+use dnd_ipc::{Endpoint, Error as IpcError, ProcessInfo, process_info};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use crate::facts::{Hosting, ProcessFacts, Processes, VersionSource};
 
-/// How long a listing waits for a process. The answer is a matter of 0.2 ms; a stopped process never gives it.
+/// How long a process is waited for. The answer is a matter of 0.2 ms.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a listing waits on when another process has just answered: so this machine is not too busy for answers.
+const AFTER_AN_ANSWER: Duration = Duration::from_millis(300);
+
+/// What a process says of itself: nothing in .NET Core 3.
+type Answer = Result<Option<ProcessInfo>, Unreachable>;
 
 /// The facts of all of `processes`, asked at once.
 pub async fn list(proc: &ProcFs, processes: Vec<Process>) -> Processes {
     let mut asked = JoinSet::new();
-    let mut out = Vec::with_capacity(processes.len());
-    for process in processes {
-        if process.endpoint.is_ok() {
-            let proc = proc.clone();
-            asked.spawn(async move { facts(&proc, process).await });
-        } else {
-            out.extend(facts(proc, process).await);
-        }
+    let mut answers = Vec::with_capacity(processes.len());
+    for (n, process) in processes.iter().enumerate() {
+        answers.push(match may_answer(proc, process) {
+            Ok(endpoint) => {
+                let endpoint = endpoint.clone();
+                asked.spawn(async move { (n, ask(&endpoint).await) });
+                Err(Unreachable::NoAnswer)
+            }
+            Err(reason) => Err(reason),
+        });
     }
-    while let Some(done) = asked.join_next().await {
-        // A task can only fail by a panic, which was reported.
-        out.extend(done.ok().flatten());
-    }
+    gather(asked, &mut answers).await;
+    let described = processes.into_iter().zip(answers);
+    let mut out: Vec<_> =
+        described.filter_map(|(process, answer)| describe(proc, &process, answer)).collect();
     out.sort_by(|a, b| (&a.name, a.pid).cmp(&(&b.name, b.pid)));
     Processes { processes: out }
 }
 
 /// The facts of one process; `None` when it ended meanwhile.
-pub async fn facts(proc: &ProcFs, process: Process) -> Option<ProcessFacts> {
-    let (socket, answer) = match &process.endpoint {
-        Ok(endpoint) => {
-            let answer = process_info(endpoint, ANSWER_WITHIN).await.map_err(|e| unreachable(&e));
-            (Some(endpoint.path().to_string_lossy().into_owned()), answer)
-        }
-        Err(reason) => (None, Err(*reason)),
+pub async fn facts(proc: &ProcFs, process: &Process) -> Option<ProcessFacts> {
+    let answer = match may_answer(proc, process) {
+        Ok(endpoint) => ask(endpoint).await,
+        Err(reason) => Err(reason),
     };
+    describe(proc, process, answer)
+}
+
+/// Where to ask a process, unless it is known that nothing would come.
+fn may_answer<'a>(proc: &ProcFs, process: &'a Process) -> Result<&'a Endpoint, Unreachable> {
+    let endpoint = process.endpoint.as_ref().map_err(|reason| *reason)?;
+    if stopped(proc, process.pid) { Err(Unreachable::Stopped) } else { Ok(endpoint) }
+}
+
+/// Whether a signal stopped it. (`t`, in the hands of a tracer, may be over in a moment.)
+fn stopped(proc: &ProcFs, pid: u32) -> bool {
+    proc.stat(pid).is_some_and(|stat| stat.state == 'T')
+}
+
+async fn ask(endpoint: &Endpoint) -> Answer {
+    process_info(endpoint, ANSWER_WITHIN).await.map_err(|e| unreachable(&e))
+}
+
+/// Puts the answers that come in time in their places. Those that don't are given up: their connections are closed.
+async fn gather(mut asked: JoinSet<(usize, Answer)>, answers: &mut [Answer]) {
+    let last = Instant::now() + ANSWER_WITHIN;
+    let mut until = last;
+    while let Ok(Some(done)) = timeout_at(until, asked.join_next()).await {
+        // A task can only fail by a panic, which was reported.
+        let Ok((n, answer)) = done else { continue };
+        if answer.is_ok() {
+            until = last.min(Instant::now() + AFTER_AN_ANSWER);
+        }
+        if let Some(place) = answers.get_mut(n) {
+            *place = answer;
+        }
+    }
+}
+
+/// The facts of a process that gave this answer; `None` when it ended meanwhile.
+fn describe(proc: &ProcFs, process: &Process, answer: Answer) -> Option<ProcessFacts> {
+    let socket = process.endpoint.as_ref().ok().map(|e| e.path().to_string_lossy().into_owned());
     let pid = process.pid;
     // Read after the answer, and only while it is still the same process: all facts belong together.
     let stat =
@@ -50,6 +93,8 @@ pub async fn facts(proc: &ProcFs, process: Process) -> Option<ProcessFacts> {
     let executable = proc.executable(pid);
     let (info, reason) = match answer {
         Ok(info) => (info, None),
+        // Stopped while it was asked.
+        Err(Unreachable::NoAnswer) if stat.state == 'T' => (None, Some(Unreachable::Stopped)),
         Err(reason) => (None, Some(reason)),
     };
     let from_path = || match &process.host {
@@ -125,6 +170,39 @@ pub(crate) fn unreachable(error: &IpcError) -> Unreachable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What comes of processes that answer after so many milliseconds or never, and how long that takes. The clock is
+    /// tokio's, which here goes forward only when all wait.
+    fn gathered(after: &[Option<u64>]) -> (Vec<bool>, u128) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.expect("a runtime").block_on(async {
+            let mut asked = JoinSet::new();
+            for (n, after) in after.iter().copied().enumerate() {
+                asked.spawn(async move {
+                    match after {
+                        Some(after) => tokio::time::sleep(Duration::from_millis(after)).await,
+                        None => std::future::pending().await,
+                    }
+                    (n, Ok(None))
+                });
+            }
+            let mut answers: Vec<Answer> = after.iter().map(|_| Err(Unreachable::NoAnswer)).collect();
+            let start = Instant::now();
+            gather(asked, &mut answers).await;
+            (answers.iter().map(Result::is_ok).collect(), start.elapsed().as_millis())
+        })
+    }
+
+    #[test]
+    fn silent_processes_are_waited_for_shortly() {
+        assert_eq!(gathered(&[]), (vec![], 0));
+        assert_eq!(gathered(&[Some(2), Some(1)]), (vec![true, true], 2));
+        assert_eq!(gathered(&[None]), (vec![false], 1000));
+        assert_eq!(gathered(&[Some(900), None]), (vec![true, false], 1000));
+        assert_eq!(gathered(&[None, Some(1), None]), (vec![false, true, false], 301));
+        assert_eq!(gathered(&[Some(1), Some(200), None]), (vec![true, true, false], 500));
+        assert_eq!(gathered(&[Some(1), Some(302)]), (vec![true, false], 301));
+    }
 
     #[test]
     fn names() {

@@ -67,7 +67,8 @@ pub async fn by_name(discovery: &mut Discovery, proc: &ProcFs, name: &str) -> Re
     match found.as_slice() {
         [] => Err(Error::NoSuchName { name: name.to_owned(), running: listed.iter().map(line).collect() }),
         [one] => match processes.into_iter().find(|p| p.pid == one.pid) {
-            Some(process) => reachable(process, (*one).clone()),
+            // Asked again, by itself: the list waits less long for an answer.
+            Some(process) => chosen(proc, process).await,
             None => Err(Error::Gone { pid: one.pid, inside: Vec::new() }),
         },
         several => {
@@ -84,7 +85,7 @@ pub async fn none_given(discovery: &mut Discovery, proc: &ProcFs) -> Error {
 
 async fn chosen(proc: &ProcFs, process: Process) -> Result<Chosen, Error> {
     let pid = process.pid;
-    match facts(proc, process.clone()).await {
+    match facts(proc, &process).await {
         Some(facts) => reachable(process, facts),
         None => Err(Error::Gone { pid, inside: Vec::new() }),
     }

@@ -42,7 +42,9 @@ pub enum Unreachable {
     SocketGone,
     /// There is a socket, and nobody listens (the process is starting or ending).
     NotListening,
-    /// It is connected to and does not answer: stopped, or busy with another command.
+    /// It is stopped by a signal (SIGSTOP, Ctrl-Z): it can't answer before it is continued.
+    Stopped,
+    /// It is connected to and does not answer: in a debugger, or busy with another command.
     NoAnswer,
     /// What it answers is not the protocol.
     BadAnswer,
@@ -58,6 +60,7 @@ impl Unreachable {
             Self::NotBuiltIn => "diagnostics not built in",
             Self::SocketGone => "socket gone",
             Self::NotListening => "not listening",
+            Self::Stopped => "stopped",
             Self::NoAnswer => "no answer",
             Self::BadAnswer => "bad answer",
         }
