@@ -15,16 +15,19 @@ pub enum Error {
     },
     /// The runtime is there and is none of those whose layout is known.
     #[error(
-        "the .NET runtime at {base:#x} is not one whose layout is known: its table of globals has {table_bytes} bytes{}",
+        "the .NET runtime at {base:#x} is not one whose layout is known: {}{}; {descriptor}",
+        table_text(*.table_bytes),
         version_text(.version.as_deref())
     )]
     UnknownRuntime {
         /// Address of the runtime's image.
         base: u64,
-        /// Size of `g_dacTable` in bytes.
+        /// Size of `g_dacTable` in bytes; 0 when it exports none.
         table_bytes: u64,
         /// Version found in the image or its path.
         version: Option<String>,
+        /// What became of its own descriptor, in a few words.
+        descriptor: String,
     },
     /// A table of the expected size whose content is not what it should be.
     #[error("the runtime at {base:#x} looks like .NET {major}, but its globals are not in their places ({what})")]
@@ -68,6 +71,13 @@ pub enum Error {
     /// The user interrupted the work.
     #[error("interrupted")]
     Cancelled,
+}
+
+fn table_text(bytes: u64) -> String {
+    match bytes {
+        0 => "it exports no table of globals".to_owned(),
+        bytes => format!("its table of globals has {bytes} bytes"),
+    }
 }
 
 fn version_text(version: Option<&str>) -> String {

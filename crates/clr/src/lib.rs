@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod conservative;
+pub mod descriptor;
 mod error;
 mod field_types;
 mod fields;

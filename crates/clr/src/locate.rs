@@ -7,9 +7,12 @@ use std::path::PathBuf;
 
 use dnd_memory::{ElfImage, Memory, Symbol, Target};
 
+use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Reading};
-use crate::layout::{Globals, Layout, TableEntry, TableShape, layout, shape_of};
-use crate::layout::TABLE_3_1;
+use crate::layout::{
+    Globals, Layout, LayoutFacts, TABLE_3_1, TableEntry, TableShape, agrees, align, apply, layout, nearest, shape_of,
+};
+use crate::{gc, modules, threads, version};
 
 /// Entries that a run of 32-bit offsets must have to be 3.1's table: its variables alone are 104.
 const RUN_3_1: u64 = 90;
@@ -36,9 +39,13 @@ pub(crate) struct Located {
     pub(crate) image: RuntimeImage,
     pub(crate) elf: ElfImage,
     pub(crate) shape: TableShape,
+    /// Address of the table of globals.
+    pub(crate) table: u64,
     pub(crate) layout: Layout,
     /// Addresses of the globals.
     pub(crate) globals: Globals<u64>,
+    /// Where the layout is from.
+    pub(crate) facts: LayoutFacts,
 }
 
 /// Finds the runtime: `libcoreclr.so`, else a program with the runtime inside.
@@ -75,23 +82,167 @@ fn describe(target: &dyn Target, elf: &ElfImage, path: PathBuf, single_file: boo
 }
 
 fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Located, Error> {
+    // Content alone can't tell versions apart that look alike: where the version is told, it must fit.
+    let told = version::cheap(target, &image);
+    let major = told.as_ref().and_then(version::Version::major);
+    let Some(table) = symbol(target, &elf, "g_dacTable") else {
+        return oldest(target, image, elf, told);
+    };
+    let known = shape_of(table.size).filter(|shape| major.is_none_or(|major| major == shape.major));
+    let descriptor =
+        if known.is_some_and(|shape| shape.major < 9) { Ok(None) } else { descriptor::find(target, &elf) };
+    let Some(shape) = known else {
+        let version = told.or_else(|| version::find(target, &image));
+        return newer(target, image, elf, table, descriptor, version);
+    };
     let base = image.base;
-    let (shape, globals) = match symbol(target, &elf, "g_dacTable") {
-        Some(table) => {
-            let Some(shape) = shape_of(table.size) else {
-                let version = crate::version::find(target, &image).map(|v| v.text);
-                return Err(Error::UnknownRuntime { base, table_bytes: table.size, version });
-            };
-            (shape, resolve(target, &shape, table.address, base)?)
+    let Some(embedded) = layout(shape.major, target.arch()) else {
+        let descriptor = format!("its {} layout was never checked", target.arch().name());
+        let version = told.map(|v| v.text);
+        return Err(Error::UnknownRuntime { base, table_bytes: table.size, version, descriptor });
+    };
+    let globals = resolve(target, &shape, table.address, base)?;
+    check(target, &embedded, &globals)
+        .map_err(|what| Error::FailedCheck { base, major: shape.major, what })?;
+    let mut facts = LayoutFacts::default();
+    match descriptor {
+        Ok(None) => {}
+        Ok(Some(descriptor)) => match described(target, base, table, shape, embedded, &descriptor) {
+            Ok((shape, layout, globals, facts)) => {
+                return Ok(Located { image, elf, shape, table: table.address, layout, globals, facts });
+            }
+            Err(reason) => facts.refused = Some(reason),
+        },
+        Err(reason) => facts.refused = Some(reason),
+    }
+    Ok(Located { image, elf, shape, table: table.address, layout: embedded, globals, facts })
+}
+
+/// .NET Core 3.1, which exports no table.
+fn oldest(
+    target: &dyn Target,
+    image: RuntimeImage,
+    elf: ElfImage,
+    told: Option<version::Version>,
+) -> Result<Located, Error> {
+    let base = image.base;
+    let of_31 = |version: &version::Version| version.major().is_none_or(|major| major == TABLE_3_1.major);
+    let unknown = |version: version::Version| Error::UnknownRuntime {
+        base,
+        table_bytes: 0,
+        version: Some(version.text),
+        descriptor: "no descriptor is looked for in a runtime without that table".to_owned(),
+    };
+    if let Some(version) = told.as_ref().filter(|version| !of_31(version)) {
+        return Err(unknown(version.clone()));
+    }
+    let (shape, table, globals) = scan(target, &elf, base)?;
+    // .NET 5 has the same kind of table; nothing but its version tells it from 3.1 for sure.
+    let version = told.or_else(|| version::find(target, &image));
+    if let Some(version) = version.filter(|version| !of_31(version)) {
+        return Err(unknown(version));
+    }
+    let Some(layout) = layout(shape.major, target.arch()) else { return Err(Error::NoTable { base }) };
+    Ok(Located { image, elf, shape, table, layout, globals, facts: LayoutFacts::default() })
+}
+
+/// A runtime whose table has another length than all known ones: only its own descriptor can tell.
+fn newer(
+    target: &dyn Target,
+    image: RuntimeImage,
+    elf: ElfImage,
+    table: Symbol,
+    descriptor: Result<Option<Descriptor>, String>,
+    version: Option<version::Version>,
+) -> Result<Located, Error> {
+    let base = image.base;
+    let major = version.as_ref().and_then(version::Version::major);
+    let text = version.map(|version| version.text);
+    let open = || {
+        let descriptor = descriptor?.ok_or_else(|| {
+            "its own descriptor is not at hand: a full dump or the runtime's file (--modules) may have it".to_owned()
+        })?;
+        let refused = |reason: String| format!("its own descriptor can't be followed: {reason}");
+        let major = major.ok_or_else(|| "nothing tells its version".to_owned())?;
+        let shape = nearest(major).ok_or_else(|| format!(".NET {major} has no table here"))?;
+        let embedded = layout(shape.major, target.arch())
+            .ok_or_else(|| format!("the {} layout was never checked", target.arch().name()))?;
+        let (shape, layout, globals, mut facts) =
+            described(target, base, table, shape, embedded, &descriptor).map_err(refused)?;
+        plausible(target, &layout, &globals).map_err(refused)?;
+        facts.unverified = Some(format!(
+            "this runtime{} is newer than the tables of this program; {} places are as its own descriptor says, all others \
+             are assumed as in .NET {}",
+            text.as_deref().map(|text| format!(" ({text})")).unwrap_or_default(),
+            facts.described,
+            shape.major
+        ));
+        Ok((shape, layout, globals, facts))
+    };
+    match open() {
+        Ok((shape, layout, globals, facts)) => {
+            Ok(Located { image, elf, shape, table: table.address, layout, globals, facts })
         }
-        None => scan(target, &elf, base)?,
+        Err(descriptor) => {
+            Err(Error::UnknownRuntime { base, table_bytes: table.size, version: text, descriptor })
+        }
+    }
+}
+
+/// More entries than any table has.
+const MAX_ENTRIES: u64 = 4096;
+
+/// A layout and globals as the runtime's descriptor says, and the table's where it says nothing.
+fn described(
+    target: &dyn Target,
+    base: u64,
+    table: Symbol,
+    shape: TableShape,
+    mut layout: Layout,
+    descriptor: &Descriptor,
+) -> Result<(TableShape, Layout, Globals<u64>, LayoutFacts), String> {
+    let entries = table.size / 8;
+    if entries > MAX_ENTRIES {
+        return Err(format!("a table of {entries} globals"));
+    }
+    let entry = |i: u64| target.u64(table.address.wrapping_add(8 * i)).map_err(|missing| missing.to_string());
+    let values = (0..entries).map(entry).collect::<Result<Vec<u64>, String>>()?;
+    let agree = entries == shape.entries && agrees(&values, &shape.globals, descriptor);
+    let places = if agree { shape.globals } else { align(&values, &shape.globals, descriptor)? };
+    let shape = TableShape { entries, globals: places, ..shape };
+    let globals = resolve(target, &shape, table.address, base).map_err(|error| error.to_string())?;
+    let (described, differences) = apply(&mut layout, descriptor)?;
+    check(target, &layout, &globals).map_err(|what| format!("by it, {what} is not in its place"))?;
+    if !agree || !differences.is_empty() {
+        plausible(target, &layout, &globals)?;
+    }
+    let source = Some(descriptor.source);
+    let facts = LayoutFacts { descriptor: source, described, differences, refused: None, unverified: None };
+    Ok((shape, layout, globals, facts))
+}
+
+/// What a layout that was never tried must at least give: threads that the dump knows, a core library, a heap.
+fn plausible(target: &dyn Target, layout: &Layout, globals: &Globals<u64>) -> Result<(), String> {
+    let text = |error: Error| error.to_string();
+    let threads = threads::read(target, layout, globals).map_err(text)?.threads;
+    let known = |id: u32| target.threads().iter().any(|thread| thread.tid == id);
+    let live = || threads.iter().filter(|thread| thread.os_id != 0);
+    if live().next().is_none() || !live().all(|thread| known(thread.os_id)) {
+        return Err("by it, the managed threads are none of the process".to_owned());
+    }
+    let first = modules::all(target, layout, globals).map_err(text)?.first().copied();
+    let core = first.map(|address| modules::read(target, layout, address));
+    let is_core = |module: &modules::Module<'_>| {
+        [module.name.as_str(), module.path.as_str()].iter().any(|name| name.contains("System.Private.CoreLib"))
     };
-    let Some(layout) = layout(shape.major, target.arch()) else {
-        let version = crate::version::find(target, &image).map(|v| v.text);
-        return Err(Error::UnknownRuntime { base, table_bytes: shape.entries * 8, version });
-    };
-    check(target, &layout, &globals).map_err(|what| Error::FailedCheck { base, major: shape.major, what })?;
-    Ok(Located { image, elf, shape, layout, globals })
+    if !core.as_ref().is_some_and(is_core) {
+        return Err("by it, the first assembly is not System.Private.CoreLib".to_owned());
+    }
+    let heap = gc::read(target, layout, globals).map_err(text)?;
+    if heap.segments.is_empty() {
+        return Err("by it, there is no managed heap".to_owned());
+    }
+    Ok(())
 }
 
 fn resolve(memory: &dyn Memory, shape: &TableShape, table: u64, base: u64) -> Result<Globals<u64>, Error> {
@@ -106,7 +257,7 @@ fn resolve(memory: &dyn Memory, shape: &TableShape, table: u64, base: u64) -> Re
 
 /// Finds 3.1's table by its structure: the only run of so many plausible offsets in the runtime's writable data. The
 /// word in front of the table may look like an offset too, so every start in the run is tried, and the content decides.
-fn scan(target: &dyn Target, elf: &ElfImage, base: u64) -> Result<(TableShape, Globals<u64>), Error> {
+fn scan(target: &dyn Target, elf: &ElfImage, base: u64) -> Result<(TableShape, u64, Globals<u64>), Error> {
     let shape = TABLE_3_1;
     let Some(layout) = layout(shape.major, target.arch()) else { return Err(Error::NoTable { base }) };
     let range = elf.range();
@@ -114,9 +265,10 @@ fn scan(target: &dyn Target, elf: &ElfImage, base: u64) -> Result<(TableShape, G
     let needed = shape.globals.sync_block_cache + 1;
     for (start, length) in runs(target, elf, size) {
         for shift in 0..=length.saturating_sub(needed) {
-            let Ok(globals) = resolve(target, &shape, start + 4 * shift, base) else { continue };
+            let table = start + 4 * shift;
+            let Ok(globals) = resolve(target, &shape, table, base) else { continue };
             if check(target, &layout, &globals).is_ok() {
-                return Ok((shape, globals));
+                return Ok((shape, table, globals));
             }
         }
     }

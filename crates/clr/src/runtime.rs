@@ -13,7 +13,7 @@ use crate::finalizer::{self, FinalizerQueue};
 use crate::gc;
 use crate::handles::{self, Handle, HandleKind};
 use crate::heap::{Heap, Segment};
-use crate::layout::{Globals, Layout, TableShape};
+use crate::layout::{Globals, Layout, LayoutFacts, TableShape};
 use crate::locate::{self, RuntimeImage};
 use crate::modules::{self, Module};
 use crate::progress::Progress;
@@ -32,6 +32,7 @@ pub struct Runtime<'t> {
     shape: TableShape,
     layout: Layout,
     globals: Globals<u64>,
+    facts: LayoutFacts,
     free: MethodTable,
     heap: OnceLock<Result<Heap, Error>>,
     threads: OnceLock<Result<Threads, Error>>,
@@ -65,6 +66,7 @@ impl<'t> Runtime<'t> {
             shape: located.shape,
             layout: located.layout,
             globals: located.globals,
+            facts: located.facts,
             free,
             heap: OnceLock::new(),
             threads: OnceLock::new(),
@@ -108,6 +110,12 @@ impl<'t> Runtime<'t> {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Where that layout is from, and how sure it is.
+    #[must_use]
+    pub fn layout_facts(&self) -> &LayoutFacts {
+        &self.facts
     }
 
     /// Addresses of the runtime's globals.

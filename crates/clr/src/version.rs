@@ -57,7 +57,7 @@ pub(crate) fn find(target: &dyn Target, image: &RuntimeImage) -> Option<Version>
 
 /// The same without a search through the whole image.
 pub(crate) fn cheap(target: &dyn Target, image: &RuntimeImage) -> Option<Version> {
-    in_runtime_info(target, image.base).or_else(|| in_path(&image.path.to_string_lossy()))
+    in_path(&image.path.to_string_lossy()).or_else(|| in_runtime_info(target, image.base))
 }
 
 /// Source: `RuntimeInfo` in `src/coreclr/inc/runtimeinfo.h`: signature, version of the structure, build-ids of the

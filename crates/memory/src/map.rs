@@ -3,17 +3,18 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A file mapped read-only, in one piece. No page is read before it is touched.
 ///
 /// The bytes are those of the file at the moment of the touch: a file that somebody else changes while it is open
 /// here shows other bytes, and one that is made shorter ends this process with SIGBUS when the lost part is
 /// touched. Dumps and module files are written once, so this is the price of reading gigabytes without copying
-/// them; a core that is still being written must not be opened.
-#[derive(Debug)]
+/// them; a core that is still being written must not be opened. Clones share the mapping.
+#[derive(Debug, Clone)]
 pub struct MappedFile {
     /// `None` for an empty file, which can't be mapped.
-    map: Option<memmap2::Mmap>,
+    map: Option<Arc<memmap2::Mmap>>,
 }
 
 impl MappedFile {
@@ -45,13 +46,13 @@ impl MappedFile {
         // untrusted and read multi-byte values by copying, so that a change can give wrong values but not
         // undefined ones on the machines this program is built for.
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(file)? };
-        Ok(Self { map: Some(map) })
+        Ok(Self { map: Some(Arc::new(map)) })
     }
 
     /// The whole file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        self.map.as_deref().unwrap_or_default()
+        self.map.as_ref().map_or(&[], |map| map)
     }
 
     /// Asks the system to map `len` bytes from `offset` now, which is much faster than one page fault after the

@@ -286,4 +286,11 @@ pub trait Target: Memory {
 
     /// Which bytes are there, sorted by address, not overlapping.
     fn ranges(&self) -> &[Range];
+
+    /// The ELF image that begins at `base` as its file says it was loaded: constants and initial values, relocated.
+    /// `None` when there is no file at hand that is proved to be the same. Never what the process wrote since.
+    fn file_image(&self, base: u64) -> Option<&dyn Memory> {
+        let _ = base;
+        None
+    }
 }

@@ -89,6 +89,9 @@ pub(super) fn gather(info: &DumpInfo, runtime: Option<&Runtime<'_>>) -> Vec<Limi
         out.push(Limit::all(Unavailable, why));
         return out;
     };
+    if let Some(why) = &runtime.layout_facts().unverified {
+        out.push(Limit::all(Severity::Unsure, why.as_str()));
+    }
     heap(info, runtime, &mut out);
     if let Err(error) = runtime.threads() {
         out.push(Limit::new(THREADS, Unavailable, with_causes(&error)));
@@ -163,6 +166,9 @@ pub fn warnings(core: &dnd_memory::Core, runtime: Option<&Runtime<'_>>) -> Vec<S
     let mut out = Vec::new();
     if let Some(cut) = core.truncation() {
         out.push(truncated(cut.missing_memory, cut.segments, cut.notes));
+    }
+    if let Some(why) = runtime.and_then(|runtime| runtime.layout_facts().unverified.clone()) {
+        out.push(why);
     }
     match runtime.map(Runtime::objects_heap) {
         Some(Err(error)) => out.push(error.to_string()),

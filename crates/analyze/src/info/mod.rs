@@ -9,7 +9,7 @@ mod modules;
 mod process;
 mod text;
 
-use dnd_clr::layout::TableEntry;
+use dnd_clr::layout::{LayoutFacts, TableEntry};
 use dnd_clr::{Runtime, VersionSource};
 use dnd_contract::{Addr, Explain};
 use dnd_memory::{Core, FileUse, Memory, Target, Truncation, WithFiles};
@@ -130,6 +130,8 @@ pub struct RuntimeFacts {
     pub build_id: Option<String>,
     /// The table of globals that it was recognised by.
     pub table: Table,
+    /// Where the places of its structures are from.
+    pub layout: LayoutFacts,
 }
 
 /// The runtime's table of globals (`g_dacTable`).
@@ -276,6 +278,7 @@ fn runtime_facts(core: &Core, runtime: &Runtime<'_>) -> RuntimeFacts {
         base: Addr(image.base),
         build_id: image.build_id.as_deref().map(hex),
         table: Table { entries: shape.entries, bytes: shape.entries * size },
+        layout: runtime.layout_facts().clone(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use dnd_clr::descriptor::DescriptorSource;
 use dnd_contract::escape;
 use dnd_memory::Verdict;
 
@@ -126,7 +127,29 @@ fn runtime_lines(runtime: &RuntimeFacts, line: &mut Line<'_>) -> io::Result<()> 
     if let Some(id) = &runtime.build_id {
         line("", &format!("build-id {id}"))?;
     }
-    line("", &format!("table of globals: {} entries, {} bytes", runtime.table.entries, runtime.table.bytes))
+    line("", &format!("table of globals: {} entries, {} bytes", runtime.table.entries, runtime.table.bytes))?;
+    let layout = &runtime.layout;
+    if let Some(why) = &layout.unverified {
+        line("", &format!("not verified: {why}"))?;
+    }
+    if let Some(why) = &layout.refused {
+        line("", &format!("its own descriptor was not used: {why}"))?;
+    }
+    if let Some(source) = layout.descriptor {
+        let place = match source {
+            DescriptorSource::Memory => "in the dump",
+            DescriptorSource::File => "in its file",
+        };
+        let differ = match layout.differences.len() {
+            0 => "all as in the table of this program".to_owned(),
+            n => format!("{n} of them differ from the table of this program"),
+        };
+        line("", &format!("its own descriptor ({place}) names {} places, {differ}", layout.described))?;
+        for d in &layout.differences {
+            line("", &format!("  {}: {} instead of {}", d.place, d.described, d.embedded))?;
+        }
+    }
+    Ok(())
 }
 
 fn signal_text(signal: &Signal) -> String {

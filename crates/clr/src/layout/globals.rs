@@ -97,6 +97,32 @@ impl<T> Globals<T> {
     }
 }
 
+impl<T: Copy> Globals<T> {
+    /// All of them in the order of their declaration; `None` for one that the runtime doesn't have.
+    pub(super) fn list(&self) -> [Option<T>; 18] {
+        [
+            Some(self.code_ranges),
+            Some(self.jit_manager),
+            Some(self.r2r_manager),
+            Some(self.thread_store),
+            Some(self.finalizer_thread),
+            Some(self.suspension_thread),
+            Some(self.heap_type),
+            Some(self.gc_dac_globals),
+            Some(self.app_domain),
+            Some(self.system_domain),
+            Some(self.core_lib),
+            self.global_alloc,
+            Some(self.object_class),
+            Some(self.string_class),
+            Some(self.exception_class),
+            Some(self.free_object),
+            Some(self.sync_table),
+            Some(self.sync_block_cache),
+        ]
+    }
+}
+
 const V3_1: Globals<u64> = Globals {
     code_ranges: 0,
     jit_manager: 4,
@@ -210,4 +236,12 @@ const EXPORTED: [TableShape; 6] = [
 #[must_use]
 pub fn shape_of(bytes: u64) -> Option<TableShape> {
     EXPORTED.into_iter().find(|shape| shape.entries * 8 == bytes)
+}
+
+/// The newest known shape of a major version; of a newer major version the newest of all.
+#[must_use]
+pub(crate) fn nearest(major: u8) -> Option<TableShape> {
+    let newest = EXPORTED.last().copied()?;
+    let same = EXPORTED.into_iter().rev().find(|shape| shape.major == major);
+    same.or((major > newest.major).then_some(newest))
 }

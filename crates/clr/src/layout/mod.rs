@@ -6,13 +6,16 @@
 //! `docs/new-runtime.md` is the list of what to do for a new version.
 
 mod arm64;
+mod described;
 mod globals;
 mod v10;
 mod v3_1;
 mod v8;
 mod v9;
 
-pub(crate) use globals::TABLE_3_1;
+pub use described::{Difference, LayoutFacts};
+pub(crate) use described::{agrees, align, apply};
+pub(crate) use globals::{TABLE_3_1, nearest};
 pub use globals::{Globals, TableEntry, TableShape, shape_of};
 
 use dnd_memory::Arch;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use self::identity::Checked;
 use crate::corefile::{Core, read_by_runs};
+use crate::elf::ElfFile;
 use crate::map::MappedFile;
 use crate::runs::Run;
 use crate::target::{Arch, FileMapping, Memory, Missing, Range, Target, Thread};
@@ -71,6 +72,8 @@ struct Image {
 struct Loaded {
     file: Option<(PathBuf, MappedFile)>,
     verdict: Verdict,
+    /// The same as an ELF image, once it was asked for.
+    elf: OnceLock<Option<ElfFile>>,
     /// Which bytes of the file may stand for which addresses, sorted.
     ranges: Vec<Run>,
 }
@@ -206,7 +209,8 @@ impl WithFiles {
     }
 
     fn load(&self, image: &Image) -> Loaded {
-        let mut result = Loaded { file: None, verdict: Verdict::NotFound, ranges: Vec::new() };
+        let mut result =
+            Loaded { file: None, verdict: Verdict::NotFound, elf: OnceLock::new(), ranges: Vec::new() };
         for path in candidates(&self.options, &image.path) {
             let map = match MappedFile::open(&path) {
                 Ok(map) => map,
@@ -218,7 +222,7 @@ impl WithFiles {
             };
             match self.check(image, &map) {
                 Ok(Checked { verdict, ranges }) => {
-                    return Loaded { file: Some((path, map)), verdict, ranges };
+                    return Loaded { file: Some((path, map)), verdict, elf: OnceLock::new(), ranges };
                 }
                 Err(reason) => result.verdict = Verdict::Refused(format!("{}: {reason}", path.display())),
             }
@@ -326,5 +330,13 @@ impl Target for WithFiles {
     /// What the core itself holds.
     fn ranges(&self) -> &[Range] {
         self.core.ranges()
+    }
+
+    fn file_image(&self, base: u64) -> Option<&dyn Memory> {
+        let image = self.images.iter().position(|image| image.base == base)?;
+        let loaded = self.loaded(image)?;
+        let (_, map) = loaded.file.as_ref()?;
+        let elf = loaded.elf.get_or_init(|| ElfFile::new(map.clone(), base).ok());
+        elf.as_ref().map(|elf| elf as &dyn Memory)
     }
 }
