@@ -10,6 +10,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing))]
 
+pub mod code;
 mod conservative;
 pub mod descriptor;
 mod error;
@@ -27,6 +28,7 @@ mod progress;
 mod reach;
 mod roots;
 mod runtime;
+pub mod stack;
 pub mod threads;
 mod types;
 mod typetable;

@@ -73,21 +73,26 @@ impl Runtime<'_> {
                 if arguments.is_empty() {
                     return;
                 }
-                out.push('[');
-                for (i, &argument) in arguments.iter().enumerate() {
-                    out.push_str(if i == 0 { "[" } else { ",[" });
-                    self.write_handle(out, argument, style, depth + 1);
-                    let assembly = self.assembly_of(argument);
-                    if !assembly.is_empty() {
-                        out.push_str(", ");
-                        out.push_str(&assembly);
-                    }
-                    out.push(']');
-                }
-                out.push(']');
+                self.write_arguments(out, &arguments, depth + 1);
             }
             NameStyle::Display => self.write_display(out, &parts, &arguments, depth),
         }
+    }
+
+    /// Type arguments as the runtime writes them: `[[Demo.Node, TestApp],[…]]`.
+    pub(crate) fn write_arguments(&self, out: &mut String, arguments: &[u64], depth: u32) {
+        out.push('[');
+        for (i, &argument) in arguments.iter().enumerate() {
+            out.push_str(if i == 0 { "[" } else { ",[" });
+            self.write_handle(out, argument, NameStyle::Runtime, depth);
+            let assembly = self.assembly_of(argument);
+            if !assembly.is_empty() {
+                out.push_str(", ");
+                out.push_str(&assembly);
+            }
+            out.push(']');
+        }
+        out.push(']');
     }
 
     /// Gives each part of ``Outer`1+Inner`2`` its own arguments: `Outer<A>+Inner<B, C>`.

@@ -7,18 +7,20 @@ use rustc_hash::FxHashMap;
 
 use dnd_memory::{ElfImage, Target};
 
+use crate::code::{self, RangeList};
 use crate::conservative;
 use crate::error::{Error, Reading};
 use crate::finalizer::{self, FinalizerQueue};
 use crate::gc;
 use crate::handles::{self, Handle, HandleKind};
 use crate::heap::{Heap, Segment};
-use crate::layout::{Globals, Layout, LayoutFacts, TableShape};
+use crate::layout::{Globals, Layout, LayoutFacts, TableEntry, TableShape};
 use crate::locate::{self, RuntimeImage};
 use crate::modules::{self, Module};
 use crate::progress::Progress;
 use crate::reach::{self, Reached, RootPath, Setting};
 use crate::roots::{Root, RootKind};
+use crate::stack::UnwindTables;
 use crate::threads::{self, Thread, Threads};
 use crate::types::MethodTable;
 use crate::version::{self, Version};
@@ -30,6 +32,7 @@ pub struct Runtime<'t> {
     image: RuntimeImage,
     elf: ElfImage,
     shape: TableShape,
+    table: u64,
     layout: Layout,
     globals: Globals<u64>,
     facts: LayoutFacts,
@@ -39,6 +42,9 @@ pub struct Runtime<'t> {
     version: OnceLock<Option<Version>>,
     modules: Mutex<FxHashMap<u64, Arc<Module<'t>>>>,
     tables: Mutex<FxHashMap<u64, MethodTable>>,
+    ranges: OnceLock<Result<RangeList, Error>>,
+    unwind_tables: UnwindTables,
+    vtables: OnceLock<Vec<u64>>,
 }
 
 /// Which stack roots to collect.
@@ -64,6 +70,7 @@ impl<'t> Runtime<'t> {
             image: located.image,
             elf: located.elf,
             shape: located.shape,
+            table: located.table,
             layout: located.layout,
             globals: located.globals,
             facts: located.facts,
@@ -73,6 +80,9 @@ impl<'t> Runtime<'t> {
             version: OnceLock::new(),
             modules: Mutex::default(),
             tables: Mutex::default(),
+            ranges: OnceLock::new(),
+            unwind_tables: UnwindTables::default(),
+            vtables: OnceLock::new(),
         })
     }
 
@@ -122,6 +132,32 @@ impl<'t> Runtime<'t> {
     #[must_use]
     pub fn globals(&self) -> &Globals<u64> {
         &self.globals
+    }
+
+    /// The code ranges of 3.1, read on the first call.
+    pub(crate) fn range_list(&self) -> Result<&RangeList, Error> {
+        let read = || code::range_list(self.target, self.globals.code_ranges, self.globals.r2r_manager);
+        self.ranges.get_or_init(read).as_ref().map_err(Clone::clone)
+    }
+
+    /// The last entries of the table of globals: vtables of the runtime's classes, 0 for one that can't be read.
+    pub(crate) fn vtables(&self) -> &[u64] {
+        let read = || {
+            let entry = |index: u64| match self.shape.entry {
+                TableEntry::Absolute => self.target.u64(self.table.wrapping_add(8 * index)).unwrap_or(0),
+                TableEntry::Relative => self
+                    .target
+                    .u32(self.table.wrapping_add(4 * index))
+                    .map_or(0, |offset| self.image.base.wrapping_add(offset.into())),
+            };
+            (0..self.shape.entries).map(entry).collect()
+        };
+        self.vtables.get_or_init(read)
+    }
+
+    /// Unwind tables of native images met so far.
+    pub(crate) fn unwind_tables(&self) -> &UnwindTables {
+        &self.unwind_tables
     }
 
     /// The build, as far as it can be told; looked for on the first call.

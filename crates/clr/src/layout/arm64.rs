@@ -22,5 +22,14 @@ pub(super) fn adjust(mut table: Layout) -> Option<Layout> {
     }
     thread.thread_local_data = thread.thread_local_data.map(|at| at + 40);
     table.code.runtime_function = 8;
+    table.frames = FrameLayout {
+        block_size: 176,
+        block_return: 8,
+        block_saved: 0,
+        hijack_size: 192,
+        hijack_saved: 0,
+        software_context: Some(192),
+        ..table.frames
+    };
     Some(table)
 }

@@ -20,6 +20,8 @@ pub use globals::{Globals, TableEntry, TableShape, shape_of};
 
 use dnd_memory::Arch;
 
+use crate::stack::ExplicitKind;
+
 /// Layout of one major version on one architecture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
@@ -45,6 +47,8 @@ pub struct Layout {
     pub method_desc: MethodDescLayout,
     /// Managed code: code heaps and ReadyToRun images.
     pub code: CodeLayout,
+    /// Explicit frames.
+    pub frames: FrameLayout,
 }
 
 /// `MethodTable`; source: `src/coreclr/vm/methodtable.h`.
@@ -234,8 +238,10 @@ pub struct MethodDescLayout {
     pub token_bits: u32,
     /// Type arguments of an instantiated method.
     pub generic_args: u64,
-    /// Name of a dynamic method.
+    /// Name of a dynamic method; its signature, that one's size and flags stand in front of it.
     pub dynamic_name: u64,
+    /// Flag of a dynamic method that the program made (`DynamicMethod`), not the runtime.
+    pub dynamic_user: u32,
 }
 
 /// Managed code; sources: `vm/codeman.h`, `vm/readytoruninfo.h`.
@@ -253,6 +259,45 @@ pub struct CodeLayout {
     pub r2r_entry_points: u64,
     /// Version of the GC info format.
     pub gc_info: u32,
+}
+
+/// Explicit frames; sources: `vm/frames.h`, `vm/FrameTypes.h`, `vm/amd64/cgencpu.h`, `vm/arm64/cgencpu.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLayout {
+    /// How a frame tells its kind.
+    pub kinds: FrameKinds,
+    /// Call site's stack pointer in an `InlinedCallFrame`; return address and frame pointer follow.
+    pub call_site: u64,
+    /// `TransitionBlock`: its size, the return address and the callee's saved registers in it.
+    pub block_size: u64,
+    /// See [`Self::block_size`].
+    pub block_return: u64,
+    /// See [`Self::block_size`].
+    pub block_saved: u64,
+    /// `HijackArgs`: its size and the callee's saved registers in it.
+    pub hijack_size: u64,
+    /// See [`Self::hijack_size`].
+    pub hijack_saved: u64,
+    /// `CONTEXT` in a `FaultingExceptionFrame`.
+    pub faulting_context: u64,
+    /// `CONTEXT` in a `SoftwareExceptionFrame` (9 and later).
+    pub software_context: Option<u64>,
+    /// Pointer to the protected references in a `HelperMethodFrame_1OBJ` and its kin (before 10).
+    pub helper_references: u64,
+}
+
+/// How an explicit frame tells its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameKinds {
+    /// By a number from 1 on, in its first word (10).
+    Identifiers(&'static [ExplicitKind]),
+    /// By the address of its vtable, which stands in the table of globals (before 10).
+    Vtables {
+        /// How many entries before the table's end the first one is.
+        from_end: usize,
+        /// The kinds in order.
+        kinds: &'static [ExplicitKind],
+    },
 }
 
 /// The layout for a major version and an architecture, if there is one.

@@ -2,6 +2,29 @@
 //! 10.0.9 to 10.0.14.
 
 use super::*;
+use crate::stack::ExplicitKind::{self, *};
+
+/// Kinds of explicit frames by their identifier, from 1 on.
+const FRAMES: &[ExplicitKind] = &[
+    InlinedCallFrame,
+    ResumableFrame,
+    RedirectedThreadFrame,
+    FaultingExceptionFrame,
+    SoftwareExceptionFrame,
+    FuncEvalFrame,
+    PInvokeCalliFrame,
+    HijackFrame,
+    PrestubMethodFrame,
+    CallCountingHelperFrame,
+    StubDispatchFrame,
+    ExternalMethodFrame,
+    DynamicHelperFrame,
+    ProtectValueClassFrame,
+    DebuggerClassInitMarkFrame,
+    DebuggerExitFrame,
+    DebuggerU2MCatchHandlerFrame,
+    ExceptionFilterFrame,
+];
 
 pub(super) const LAYOUT: Layout = Layout {
     major: 10,
@@ -55,7 +78,7 @@ pub(super) const LAYOUT: Layout = Layout {
     gc: GcLayout { first_pointer: 24, fixed_generations: None, fixed_heap: None, global_alloc_pointer: 8 },
     handles: HandleLayout { segments: 56, types: 13 },
     sync: SyncLayout { holder_is_id: true },
-    method_desc: MethodDescLayout { token_bits: 12, generic_args: 24, dynamic_name: 32 },
+    method_desc: MethodDescLayout { token_bits: 12, generic_args: 24, dynamic_name: 32, dynamic_user: 0x4000 },
     code: CodeLayout {
         range_list: false,
         pointer_nibbles: true,
@@ -63,5 +86,17 @@ pub(super) const LAYOUT: Layout = Layout {
         r2r_functions: 80,
         r2r_entry_points: 376,
         gc_info: 4,
+    },
+    frames: FrameLayout {
+        kinds: FrameKinds::Identifiers(FRAMES),
+        call_site: 24,
+        block_size: 104,
+        block_return: 96,
+        block_saved: 48,
+        hijack_size: 80,
+        hijack_saved: 24,
+        faulting_context: 32,
+        software_context: Some(288),
+        helper_references: 0,
     },
 };

@@ -1,6 +1,39 @@
 //! .NET Core 3.1. Source: dotnet/coreclr, tag v3.1.23, `src/vm` and `src/gc`; checked on 3.1.2 and 3.1.23.
 
 use super::*;
+use crate::stack::ExplicitKind::{self, *};
+
+/// Kinds of explicit frames in the order of their vtables; nine other classes follow.
+const FRAMES: &[ExplicitKind] = &[
+    DebuggerClassInitMarkFrame,
+    DebuggerSecurityCodeMarkFrame,
+    DebuggerExitFrame,
+    DebuggerU2MCatchHandlerFrame,
+    FaultingExceptionFrame,
+    FuncEvalFrame,
+    GCFrame,
+    HelperMethodFrame,
+    HelperMethodFrame_1OBJ,
+    HelperMethodFrame_2OBJ,
+    HelperMethodFrame_3OBJ,
+    HelperMethodFrame_PROTECTOBJ,
+    HijackFrame,
+    InlinedCallFrame,
+    MulticastFrame,
+    Unknown,
+    PInvokeCalliFrame,
+    PrestubMethodFrame,
+    ProtectByRefsFrame,
+    ProtectValueClassFrame,
+    ResumableFrame,
+    RedirectedThreadFrame,
+    StubDispatchFrame,
+    ExternalMethodFrame,
+    DynamicHelperFrame,
+    Unknown,
+    Unknown,
+    ExceptionFilterFrame,
+];
 
 pub(super) const LAYOUT: Layout = Layout {
     major: 3,
@@ -58,7 +91,7 @@ pub(super) const LAYOUT: Layout = Layout {
     },
     handles: HandleLayout { segments: 208, types: 12 },
     sync: SyncLayout { holder_is_id: false },
-    method_desc: MethodDescLayout { token_bits: 14, generic_args: 16, dynamic_name: 24 },
+    method_desc: MethodDescLayout { token_bits: 14, generic_args: 16, dynamic_name: 24, dynamic_user: 0x0002_0000 },
     code: CodeLayout {
         range_list: true,
         pointer_nibbles: false,
@@ -66,5 +99,17 @@ pub(super) const LAYOUT: Layout = Layout {
         r2r_functions: 24,
         r2r_entry_points: 352,
         gc_info: 2,
+    },
+    frames: FrameLayout {
+        kinds: FrameKinds::Vtables { from_end: FRAMES.len() + 9, kinds: FRAMES },
+        call_site: 32,
+        block_size: 104,
+        block_return: 96,
+        block_saved: 48,
+        hijack_size: 72,
+        hijack_saved: 16,
+        faulting_context: 32,
+        software_context: None,
+        helper_references: 232,
     },
 };

@@ -2,6 +2,35 @@
 //! 9.0.7 and 9.0.22.
 
 use super::*;
+use crate::stack::ExplicitKind::{self, *};
+
+/// Kinds of explicit frames in the order of their vtables; nine other classes follow.
+const FRAMES: &[ExplicitKind] = &[
+    DebuggerClassInitMarkFrame,
+    DebuggerSecurityCodeMarkFrame,
+    DebuggerExitFrame,
+    DebuggerU2MCatchHandlerFrame,
+    FaultingExceptionFrame,
+    FuncEvalFrame,
+    HelperMethodFrame,
+    HelperMethodFrame_1OBJ,
+    HelperMethodFrame_2OBJ,
+    HelperMethodFrame_3OBJ,
+    HelperMethodFrame_PROTECTOBJ,
+    HijackFrame,
+    InlinedCallFrame,
+    PInvokeCalliFrame,
+    PrestubMethodFrame,
+    ProtectByRefsFrame,
+    ProtectValueClassFrame,
+    ResumableFrame,
+    RedirectedThreadFrame,
+    StubDispatchFrame,
+    CallCountingHelperFrame,
+    ExternalMethodFrame,
+    DynamicHelperFrame,
+    ExceptionFilterFrame,
+];
 
 pub(super) const LAYOUT: Layout = Layout {
     major: 9,
@@ -55,7 +84,7 @@ pub(super) const LAYOUT: Layout = Layout {
     gc: GcLayout { first_pointer: 24, fixed_generations: None, fixed_heap: None, global_alloc_pointer: 0 },
     handles: HandleLayout { segments: 48, types: 12 },
     sync: SyncLayout { holder_is_id: false },
-    method_desc: MethodDescLayout { token_bits: 12, generic_args: 24, dynamic_name: 32 },
+    method_desc: MethodDescLayout { token_bits: 12, generic_args: 24, dynamic_name: 32, dynamic_user: 0x4000 },
     code: CodeLayout {
         range_list: false,
         pointer_nibbles: false,
@@ -63,5 +92,17 @@ pub(super) const LAYOUT: Layout = Layout {
         r2r_functions: 80,
         r2r_entry_points: 448,
         gc_info: 3,
+    },
+    frames: FrameLayout {
+        kinds: FrameKinds::Vtables { from_end: FRAMES.len() + 9, kinds: FRAMES },
+        call_site: 24,
+        block_size: 104,
+        block_return: 96,
+        block_saved: 48,
+        hijack_size: 72,
+        hijack_saved: 16,
+        faulting_context: 32,
+        software_context: Some(288),
+        helper_references: 232,
     },
 };
