@@ -29,7 +29,7 @@ fn pairs(core: &SharedCore, starts: &[&str]) -> Vec<Pair> {
         match (line.strip_prefix(">>> "), asked.last_mut()) {
             (Some(command), _) => asked.push((command.to_owned(), Vec::new())),
             (None, Some((command, answer))) if line.strip_prefix("> ") != Some(command) => {
-                answer.push(line.to_owned())
+                answer.push(line.to_owned());
             }
             _ => {}
         }

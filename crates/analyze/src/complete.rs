@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(found("dumph"), (0, vec!["dumpheap".to_owned()]));
         assert_eq!(found("help gcr"), (5, vec!["gcroot".to_owned()]));
         assert_eq!(found("dumpheap -sta"), (9, vec!["-stat".to_owned()]));
-        assert_eq!(found("dumpheap -gen l"), (14, vec!["loh".to_owned()]));
+        assert_eq!(found("dumpheap -gen lo"), (14, vec!["loh".to_owned()]));
         assert_eq!(found("gchandles -type pi"), (16, vec!["Pinned".to_owned()]));
         assert_eq!(found("dumpheap -type Demo"), (15, vec!["Demo.Node".to_owned()]));
         assert_eq!(

@@ -13,8 +13,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use error::CliError;
-
 /// Find out what a .NET process is doing, and why it grows
 ///
 /// Reads .NET Core 3.1 to .NET 10 on Linux: live processes through their diagnostics socket, core dumps without any

@@ -231,6 +231,7 @@ impl Query {
         let schema = if self.only_strings { "dumpheap-strings" } else { "dumpheap" };
         let mut listing = Listing::begin(call, schema, 1, self.show);
         let mut texts = self.only_strings.then(strings::Texts::default);
+        progress.start(self.segments.iter().map(Segment::len).sum());
         let out = &mut call.out;
         let damage = runtime.walk_all(&self.segments, progress, |segment, object| {
             let wanted = filter.wants(&object, |table| display_name(runtime, table))
@@ -248,7 +249,7 @@ impl Query {
         damage_notes(call, &damage);
         match texts {
             None => listing.end(call, self.by_count)?,
-            Some(texts) => texts.end(call, listing, self.by_count)?,
+            Some(texts) => texts.end(call, &listing, self.by_count)?,
         }
         finish(&damage)
     }

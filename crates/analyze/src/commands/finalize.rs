@@ -90,7 +90,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     for &address in &objects {
         match runtime.object(address) {
             Ok(object) if wanted.is_none_or(|table| table == object.table) => {
-                listing.row(&mut call.out, &object)
+                listing.row(&mut call.out, &object);
             }
             Ok(_) => {}
             Err(_) => broken += 1,

@@ -230,7 +230,7 @@ impl RootLine {
         let address = self.root.address;
         match &self.root.kind {
             RootKind::Handle { handle } => {
-                out.fmt(format_args!("    {address:016x} ({})\n", handle_name(*handle)))
+                out.fmt(format_args!("    {address:016x} ({})\n", handle_name(*handle)));
             }
             RootKind::FinalizerQueue => out.fmt(format_args!("    {address:016x} (finalizer root)\n")),
             RootKind::ThreadStatic { .. } => out.fmt(format_args!("    {address:016x} (thread static)\n")),

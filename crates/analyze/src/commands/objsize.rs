@@ -46,7 +46,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     for (number, &address) in objects.iter().enumerate() {
         match runtime.object(address) {
             Ok(object) if wanted.is_none_or(|table| table == object.table) => {
-                listing.row(&mut call.out, &object)
+                listing.row(&mut call.out, &object);
             }
             Ok(_) => {}
             Err(_) => broken += 1,

@@ -71,7 +71,7 @@ impl Texts {
     pub(crate) fn end(
         mut self,
         call: &mut Call<'_, '_>,
-        listing: Listing,
+        listing: &Listing,
         by_count: bool,
     ) -> Result<(), Error> {
         self.lines.sort_by_key(|line| if by_count { line.count } else { line.bytes });
