@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use dnd_clr::{Damage, GenerationName, Object, Reached, Root, Segment, SegmentKind, Slot};
+use dnd_clr::{Damage, GenerationName, Object, Reached, Root, Runtime, Segment, SegmentKind, Slot};
 use rustc_hash::FxHashMap;
 
 use super::listing::{Listing, Show};
@@ -95,6 +95,15 @@ impl Filter {
         };
         let range = self.range.is_none_or(|(from, to)| segment.start < to && from < segment.end);
         generation && range
+    }
+
+    /// What to say when no type's name holds the text of `-type`, but some would if case did not matter.
+    fn case_hint(&self, runtime: &Runtime<'_>) -> Option<String> {
+        let part = self.name.as_ref().filter(|_| !self.by_name.values().any(|&wanted| wanted))?;
+        let lower = part.to_lowercase();
+        let like = |table: &&u64| display_name(runtime, **table).to_lowercase().contains(&lower);
+        let count = self.by_name.keys().filter(like).count();
+        (count > 0).then(|| format!("no type's name holds `{part}`; {count} do when case is ignored"))
     }
 
     #[inline]
@@ -247,6 +256,9 @@ impl Query {
             if out.failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         damage_notes(call, &damage);
+        if let Some(hint) = filter.case_hint(runtime) {
+            call.note(hint);
+        }
         match texts {
             None => listing.end(call, self.by_count)?,
             Some(texts) => texts.end(call, &listing, self.by_count)?,

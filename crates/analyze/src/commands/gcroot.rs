@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use dnd_clr::{HandleKind, Object, References, Root, RootKind, Runtime};
+use dnd_clr::{HandleKind, Root, RootKind};
 use dnd_contract::Addr;
 use serde::Serialize;
 
+use super::paths::{Describer, ObjectLine, Via};
 use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::{self, display_name};
@@ -31,6 +32,9 @@ pub(crate) static COMMAND: Command = Command {
     run,
 };
 
+/// Objects shown at each end of a very long path (a linked list, a queue).
+const SHOWN_STEPS: usize = 100;
+
 /// What keeps an object alive.
 #[derive(Debug, Serialize)]
 struct Roots {
@@ -49,32 +53,6 @@ struct RootLine {
     path: Vec<ObjectLine>,
 }
 
-#[derive(Debug, Serialize)]
-struct ObjectLine {
-    address: Addr,
-    mt: Option<Addr>,
-    #[serde(rename = "type")]
-    type_name: String,
-    /// How the object before it leads here, where that is more than a field.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    via: Option<Via>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Via {
-    /// The static field whose slot in an array holds it.
-    StaticField(String),
-    /// The instance field that refers to it.
-    Field(String),
-    /// Element of an array.
-    Element(u64),
-    /// The first object of a dependent handle keeps the second.
-    DependentHandle,
-    /// The load context of a collectible type.
-    LoadContext,
-}
-
 fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let address = call.args.required_addr(0, "the address of an object")?;
     let runtime = call.runtime();
@@ -87,11 +65,12 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     }
     let paths = runtime.paths_to(address, &roots, call.progress())?;
     let count = paths.len();
+    let mut describer = Describer::new(call.session);
     let mut lines = Vec::new();
     for path in paths.into_iter().take(limit) {
         let Some(root) = roots.get(path.root) else { continue };
-        let path = describe(call, root, &path.objects);
-        lines.push(RootLine { root: root.clone(), path });
+        lines.push(RootLine { root: root.clone(), path: describer.path(root, &path.objects) });
+        call.cancelled()?;
     }
     if lines.iter().any(|line| line.root.is_conservative()) {
         call.note("stack roots are conservative: some may be no references any more");
@@ -118,66 +97,6 @@ fn without_echoes(mut roots: Vec<Root>) -> Vec<Root> {
         !(echo && held.contains(&root.object))
     });
     roots
-}
-
-/// Names the objects of a path, and how one leads to the next.
-fn describe(call: &Call<'_, '_>, root: &Root, objects: &[u64]) -> Vec<ObjectLine> {
-    let runtime = call.runtime();
-    let mut lines = Vec::new();
-    let mut before: Option<Object> = None;
-    for (place, &address) in objects.iter().enumerate() {
-        let object = runtime.object(address).ok();
-        let via = before.and_then(|from| edge(call, root, place, &from, address));
-        lines.push(ObjectLine {
-            address: Addr(address),
-            mt: object.map(|object| Addr(object.table)),
-            type_name: object
-                .map_or_else(|| "<not an object>".to_owned(), |object| display_name(runtime, object.table)),
-            via,
-        });
-        before = object;
-    }
-    lines
-}
-
-/// How `from` leads to the object at `to`.
-fn edge(call: &Call<'_, '_>, root: &Root, place: usize, from: &Object, to: u64) -> Option<Via> {
-    let runtime = call.runtime();
-    let table = runtime.method_table(from.table).ok()?;
-    let references = References::read(runtime.target(), &table).ok()?;
-    let size = usize::try_from((from.size + 7) & !7).ok()?;
-    let mut offsets = Vec::new();
-    let bytes = runtime.target().slice(from.address, size)?;
-    references.each(bytes, |offset, value| {
-        if value == to {
-            offsets.push(offset);
-        }
-    });
-    let Some(&first) = offsets.first() else {
-        let pair = |h: &dnd_clr::Handle| {
-            h.kind == HandleKind::Dependent && h.object == from.address && h.secondary == to
-        };
-        let dependent = runtime.handles().is_ok_and(|handles| handles.iter().any(pair));
-        return Some(if dependent { Via::DependentHandle } else { Via::LoadContext });
-    };
-    let in_handle = matches!(root.kind, RootKind::Handle { handle: HandleKind::Strong | HandleKind::Pinned });
-    if place == 1 && in_handle && table.is_vector() {
-        let statics = call.session.statics();
-        if let Some(name) = offsets.iter().find_map(|offset| statics.name(runtime, from.address + offset)) {
-            return Some(Via::StaticField(name));
-        }
-    }
-    if table.is_vector() && table.component_size > 0 && first >= 16 {
-        return Some(Via::Element((first - 16) / u64::from(table.component_size)));
-    }
-    field_at(runtime, &table, first).map(Via::Field)
-}
-
-/// Name of the instance field that lies at an offset; of a struct's, the field that is the struct.
-fn field_at(runtime: &Runtime<'_>, table: &dnd_clr::MethodTable, offset: u64) -> Option<String> {
-    let fields = runtime.fields(table).ok()?;
-    let before = fields.iter().filter(|f| !f.is_static && u64::from(f.offset) + 8 <= offset);
-    before.max_by_key(|f| f.offset).map(|f| f.name.clone())
 }
 
 impl Facts for Roots {
@@ -249,24 +168,39 @@ impl RootLine {
                 out.end();
             }
         }
-        for object in &self.path {
-            out.str("          -> ");
-            out.hex(object.address.0, 12, 0);
-            out.blanks(5);
-            out.name(&object.type_name);
-            out.blanks(1);
-            match &object.via {
-                Some(Via::StaticField(name)) => {
-                    out.str("(static variable: ");
-                    out.name(name);
-                    out.str(")");
-                }
-                Some(Via::DependentHandle) => out.str("(dependent handle)"),
-                Some(Via::LoadContext) => out.str("(load context of the type)"),
-                Some(Via::Field(_) | Via::Element(_)) | None => {}
+        let skipped = self.path.len().saturating_sub(2 * SHOWN_STEPS);
+        let (head, tail) = match skipped {
+            0 => (self.path.as_slice(), &[][..]),
+            _ => {
+                let (head, rest) = self.path.split_at(SHOWN_STEPS);
+                (head, rest.get(skipped..).unwrap_or_default())
             }
-            out.end();
+        };
+        head.iter().for_each(|object| step(out, object));
+        if skipped > 0 {
+            out.fmt(format_args!("          -> ... {skipped} more objects (all of them with --json)\n"));
         }
+        tail.iter().for_each(|object| step(out, object));
         out.end();
     }
+}
+
+/// One object of a path.
+fn step(out: &mut Out<'_>, object: &ObjectLine) {
+    out.str("          -> ");
+    out.hex(object.address.0, 12, 0);
+    out.blanks(5);
+    out.name(&object.type_name);
+    out.blanks(1);
+    match &object.via {
+        Some(Via::StaticField(name)) => {
+            out.str("(static variable: ");
+            out.name(name);
+            out.str(")");
+        }
+        Some(Via::DependentHandle) => out.str("(dependent handle)"),
+        Some(Via::LoadContext) => out.str("(load context of the type)"),
+        Some(Via::Field(_) | Via::Element(_)) | None => {}
+    }
+    out.end();
 }

@@ -14,6 +14,7 @@ pub(crate) mod method_table;
 pub(crate) mod modules;
 pub(crate) mod object;
 pub(crate) mod objsize;
+pub(crate) mod paths;
 pub(crate) mod quit;
 pub(crate) mod strings;
 pub(crate) mod thin_locks;
