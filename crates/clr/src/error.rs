@@ -8,10 +8,15 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {
     /// No loaded image is a CoreCLR.
-    #[error("no .NET runtime was found among the {images} images of this dump")]
+    #[error(
+        "no .NET runtime was found among the {images} images of this dump{}",
+        if *.native_aot { "; it is of a NativeAOT program" } else { "" }
+    )]
     NoRuntime {
         /// Number of files mapped from their first byte.
         images: usize,
+        /// One of them is a program compiled by NativeAOT.
+        native_aot: bool,
     },
     /// The runtime is there and is none of those whose layout is known.
     #[error(
@@ -96,9 +101,10 @@ impl Explain for Error {
 
     fn hints(&self) -> Vec<String> {
         let hint = match self {
-            Error::NoRuntime { .. } => {
-                "is this a dump of a .NET process? NativeAOT programs have no CoreCLR and nothing to analyze here"
+            Error::NoRuntime { native_aot: true, .. } => {
+                "NativeAOT programs have no CoreCLR; their heaps are not read here"
             }
+            Error::NoRuntime { .. } => "is this a dump of a .NET process?",
             Error::UnknownRuntime { .. } | Error::NoTable { .. } => {
                 "known are .NET Core 3.1, .NET 8, 9 and 10; docs/new-runtime.md tells how a version is added"
             }

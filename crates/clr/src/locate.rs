@@ -51,7 +51,7 @@ pub(crate) struct Located {
 /// Finds the runtime: `libcoreclr.so`, else a program with the runtime inside.
 pub(crate) fn locate(target: &dyn Target) -> Result<Located, Error> {
     let firsts = || target.mappings().iter().filter(|mapping| mapping.offset == 0);
-    let mut images = 0;
+    let (mut images, mut native_aot) = (0, false);
     for mapping in firsts() {
         images += 1;
         if mapping.file_name() == "libcoreclr.so" {
@@ -66,8 +66,9 @@ pub(crate) fn locate(target: &dyn Target) -> Result<Located, Error> {
             let image = describe(target, &elf, mapping.path.clone(), true);
             return globals(target, image, elf);
         }
+        native_aot |= symbol(target, &elf, "DotNetRuntimeDebugHeader").is_some();
     }
-    Err(Error::NoRuntime { images })
+    Err(Error::NoRuntime { images, native_aot })
 }
 
 /// A dump may lack the pages of a symbol table; then the symbol is as good as not there.
@@ -90,7 +91,7 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
     };
     let known = shape_of(table.size).filter(|shape| major.is_none_or(|major| major == shape.major));
     let descriptor =
-        if known.is_some_and(|shape| shape.major < 9) { Ok(None) } else { descriptor::find(target, &elf) };
+        if known.is_some_and(|shape| shape.major < FIRST_DESCRIBED) { Ok(None) } else { descriptor::find(target, &elf) };
     let Some(shape) = known else {
         let version = told.or_else(|| version::find(target, &image));
         return newer(target, image, elf, table, descriptor, version);
@@ -146,6 +147,11 @@ fn oldest(
     Ok(Located { image, elf, shape, table, layout, globals, facts: LayoutFacts::default() })
 }
 
+/// The first major version whose runtimes have a descriptor.
+const FIRST_DESCRIBED: u8 = 9;
+/// Size of the table in .NET 6 (seen in 6.0.36), which is not read here.
+const SIZE_OF_6: u64 = 704;
+
 /// A runtime whose table has another length than all known ones: only its own descriptor can tell.
 fn newer(
     target: &dyn Target,
@@ -157,8 +163,14 @@ fn newer(
 ) -> Result<Located, Error> {
     let base = image.base;
     let major = version.as_ref().and_then(version::Version::major);
-    let text = version.map(|version| version.text);
+    let mut text = version.map(|version| version.text);
+    if text.is_none() && table.size == SIZE_OF_6 {
+        text = Some("6.0, by that size".to_owned());
+    }
     let open = || {
+        if major.is_some_and(|major| major < FIRST_DESCRIBED) || table.size == SIZE_OF_6 {
+            return Err("runtimes before .NET 9 do not describe themselves".to_owned());
+        }
         let descriptor = descriptor?.ok_or_else(|| {
             "its own descriptor is not at hand: a full dump or the runtime's file (--modules) may have it".to_owned()
         })?;
@@ -225,10 +237,17 @@ fn described(
 fn plausible(target: &dyn Target, layout: &Layout, globals: &Globals<u64>) -> Result<(), String> {
     let text = |error: Error| error.to_string();
     let threads = threads::read(target, layout, globals).map_err(text)?.threads;
-    let known = |id: u32| target.threads().iter().any(|thread| thread.tid == id);
+    let known = |id: u32| target.threads().iter().find(|thread| thread.tid == id);
     let live = || threads.iter().filter(|thread| thread.os_id != 0);
-    if live().next().is_none() || !live().all(|thread| known(thread.os_id)) {
+    if live().next().is_none() || !live().all(|thread| known(thread.os_id).is_some()) {
         return Err("by it, the managed threads are none of the process".to_owned());
+    }
+    let on_stack = |thread: &&threads::Thread| {
+        let sp = known(thread.os_id).map_or(0, |thread| thread.registers.sp());
+        (thread.stack_limit..thread.stack_base).contains(&sp)
+    };
+    if live().find(on_stack).is_none() {
+        return Err("by it, no thread is on its own stack".to_owned());
     }
     let first = modules::all(target, layout, globals).map_err(text)?.first().copied();
     let core = first.map(|address| modules::read(target, layout, address));

@@ -45,6 +45,9 @@ struct Version {
 fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let runtime = call.runtime();
     let version = runtime.version();
+    if let Some(why) = &runtime.layout_facts().unverified {
+        call.note(why.as_str());
+    }
     let heap = match call.runtime().heap() {
         Ok(heap) => Some(heap),
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{AllocAt, EeClassLayout, Globals, Layout, LoaderAllocatorAt};
+use super::{AllocAt, EeClassLayout, FrameKinds, Globals, Layout, LoaderAllocatorAt};
 use crate::descriptor::{Descriptor, DescriptorSource};
 
 /// Where the layout of a runtime is from.
@@ -178,6 +178,26 @@ pub(crate) fn apply(
         map.zip(descriptor.field("HashMap", "Buckets")).map(|(map, buckets)| map.wrapping_add(buckets));
     apply.set("ReadyToRunInfo.EntryPointToMethodDescMap", buckets, &mut l.r2r_entry_points);
     apply.value("GCInfoVersion", &mut l.gc_info);
+    let l = &mut layout.frames;
+    apply.field("InlinedCallFrame", "CallSiteSP", &mut l.call_site);
+    let after = l.call_site.wrapping_add(8);
+    let said = descriptor.field("InlinedCallFrame", "CallerReturnAddress");
+    apply.expect("InlinedCallFrame.CallerReturnAddress", said, after)?;
+    apply.field("TransitionBlock", "!", &mut l.block_size);
+    apply.field("TransitionBlock", "ReturnAddress", &mut l.block_return);
+    apply.field("TransitionBlock", "CalleeSavedRegisters", &mut l.block_saved);
+    apply.field("HijackArgs", "!", &mut l.hijack_size);
+    // On arm64 the registers are named one by one, the frame pointer first.
+    apply.field("HijackArgs", "CalleeSavedRegisters", &mut l.hijack_saved);
+    apply.field("HijackArgs", "Fp", &mut l.hijack_saved);
+    apply.field("FaultingExceptionFrame", "TargetContext", &mut l.faulting_context);
+    apply.optional("SoftwareExceptionFrame", "TargetContext", &mut l.software_context);
+    if let FrameKinds::Identifiers(kinds) = l.kinds {
+        for (number, kind) in (1..).zip(kinds) {
+            let name = format!("{}Identifier", kind.name());
+            apply.expect(&name, descriptor.values.get(&name).copied(), number)?;
+        }
+    }
     Ok((apply.named, apply.differences))
 }
 
