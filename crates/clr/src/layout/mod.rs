@@ -300,16 +300,13 @@ pub enum FrameKinds {
     },
 }
 
+/// All tables; a new major version is one more.
+const LAYOUTS: [&Layout; 4] = [&v3_1::LAYOUT, &v8::LAYOUT, &v9::LAYOUT, &v10::LAYOUT];
+
 /// The layout for a major version and an architecture, if there is one.
 #[must_use]
 pub fn layout(major: u8, arch: Arch) -> Option<Layout> {
-    let table = match major {
-        3 => v3_1::LAYOUT,
-        8 => v8::LAYOUT,
-        9 => v9::LAYOUT,
-        10 => v10::LAYOUT,
-        _ => return None,
-    };
+    let table = *LAYOUTS.into_iter().find(|table| table.major == major)?;
     match arch {
         Arch::X64 => Some(table),
         Arch::Arm64 => arm64::adjust(table),
