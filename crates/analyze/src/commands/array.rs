@@ -29,6 +29,8 @@ pub(crate) static COMMAND: Command = Command {
     run,
 };
 
+/// Elements in a row that are not in the dump before the rest is given up: a damaged length may claim billions.
+const MAX_MISSING: u64 = 64;
 /// More elements in one answer would need a filter, not eyes; `-start` and `-length` move the window.
 const MAX_DETAILS: u64 = 100_000;
 
@@ -111,8 +113,16 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
             call.out.str(",\"elements\":[");
         }
     }
+    let mut missing = 0;
     for index in start..end {
         let element = elements.at(index);
+        missing = if matches!(element, Element::Missing { .. }) { missing + 1 } else { 0 };
+        if missing > MAX_MISSING {
+            call.note(format!(
+                "the elements from {index} on are not in the dump, or the array's length is damaged"
+            ));
+            break;
+        }
         let inner = if details { inner(call, &element, table.per_inst_info)? } else { None };
         match call.format {
             Format::Text => {
