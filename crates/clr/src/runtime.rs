@@ -317,7 +317,7 @@ impl<'t> Runtime<'t> {
             if object.address > address {
                 return ControlFlow::Break(());
             }
-            if address < object.address + (object.size + 7 & !7) {
+            if address < object.address + ((object.size + 7) & !7) {
                 found = Some(object);
                 return ControlFlow::Break(());
             }

@@ -107,7 +107,7 @@ fn lookup(memory: &dyn Memory, buckets: u64, key: u64) -> Result<Option<u64>, Er
         return Ok(None);
     }
     let count = memory.u64(buckets).reading(what)?;
-    if count < 2 || count > MAX_BUCKETS {
+    if !(2..=MAX_BUCKETS).contains(&count) {
         return if count < 2 { Ok(None) } else { Err(Error::Damaged { what, addr: buckets }) };
     }
     // Two 32-bit hashes: where to begin, how far to step.
