@@ -74,7 +74,9 @@ impl Texts {
         listing: &Listing,
         by_count: bool,
     ) -> Result<(), Error> {
-        self.lines.sort_by_key(|line| if by_count { line.count } else { line.bytes });
+        // Millions of strings: nothing is kept or copied that is no longer needed. Strings were met by address.
+        self.places = FxHashMap::default();
+        self.lines.sort_unstable_by_key(|line| (if by_count { line.count } else { line.bytes }, line.first));
         listing.end_rows(call);
         let runtime = call.runtime();
         match call.format {
