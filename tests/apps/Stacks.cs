@@ -3,7 +3,8 @@
 // and dynamic code, reflection, deep recursion, large frames, loops without any call.
 //
 //   Stacks                    every thread waits; nothing moves after `ready`
-//   Stacks busy               besides, threads that run: in loops, calling, allocating
+//   Stacks filters            only the threads inside exception filters (where Microsoft's own library fails on 10.0)
+//   Stacks busy               besides those that wait, threads that run: in loops, calling, allocating
 //   Stacks throw|failfast|overflow|segv    ends that way on the next line of input
 //
 // What it prints: {"threads": number of its own threads, "waiting": of these, how many wait}
@@ -55,7 +56,6 @@ namespace Stacks
     {
         delegate int Compare(IntPtr a, IntPtr b);
         [DllImport("libc")] static extern uint sleep(uint seconds);
-        [DllImport("libc", SetLastError = true)] static extern int usleep([In] uint[] value, string text);
         [DllImport("libc", EntryPoint = "poll", SetLastError = true)] static extern int PollError(IntPtr list, ulong count, int timeout);
         [DllImport("libc")] static extern void qsort(IntPtr array, UIntPtr count, UIntPtr size, Compare compare);
         [DllImport("libc")] static extern int raise(int signal);
@@ -235,10 +235,28 @@ namespace Stacks
             var il = method.GetILGenerator();
             il.Emit(OpCodes.Ldarg_0);
             il.Emit(OpCodes.Call, typeof(Program).GetMethod(nameof(Block)));
+            // Something behind the call, or it would become a jump.
+            il.Emit(OpCodes.Ldarg_0);
+            il.Emit(OpCodes.Pop);
             il.Emit(OpCodes.Ret);
             var call = (Made)method.CreateDelegate(typeof(Made));
             int number = 1;
             call(n, new List<Node> { n }, ref number);
+        }
+        [MethodImpl(MethodImplOptions.NoInlining)]
+        static void Collectible(Node n)
+        {
+            var assembly = AssemblyBuilder.DefineDynamicAssembly(new AssemblyName("Unloadable"), AssemblyBuilderAccess.RunAndCollect);
+            var type = assembly.DefineDynamicModule("Unloadable").DefineType("Unloadable.Type", TypeAttributes.Public);
+            var method = type.DefineMethod("Wait", MethodAttributes.Public | MethodAttributes.Static, typeof(void), new[] { typeof(object) });
+            var il = method.GetILGenerator();
+            il.Emit(OpCodes.Ldarg_0);
+            il.Emit(OpCodes.Call, typeof(Program).GetMethod(nameof(Block)));
+            il.Emit(OpCodes.Ldarg_0);
+            il.Emit(OpCodes.Pop);
+            il.Emit(OpCodes.Ret);
+            var call = (Action<object>)type.CreateType().GetMethod("Wait").CreateDelegate(typeof(Action<object>));
+            call(n);
         }
         delegate void Made(Node n, List<Node> list, ref int number);
 
@@ -268,17 +286,18 @@ namespace Stacks
             var big = new Big { N = new Node { Name = "big" } };
             ThreadStart[] waiters =
             {
-                () => InCatch(new Node { Name = "c" }), () => InFinally(new Node { Name = "f" }), () => InFilter(new Node { Name = "w" }),
+                () => InCatch(new Node { Name = "c" }), () => InFinally(new Node { Name = "f" }),
                 () => InPlainFinally(new Node()), () => CatchInCatch(new Node()), () => FinallyInCatch(new Node()),
-                () => CatchInFinally(new Node()), () => CatchAgain(new Node()), () => FilterInCatch(new Node()),
+                () => CatchInFinally(new Node()), () => CatchAgain(new Node()),
                 () => Rethrown(new Node()), () => Hardware(new Node(), new int[0]),
                 () => { var other = big; LargeFrame(new Node { Name = "large" }, big, ref other, in big); },
-                () => Recurse(new Node { Name = "recurse" }, 300), () => ByRefs(new int[9], "some text"),
+                () => Recurse(new Node { Name = "recurse" }, 60), () => ByRefs(new int[9], "some text"),
                 () => ManyRegisters(new Node(), new Node(), new Node(), new Node(), new Node(), new Node(), 3, 4.5, "s"),
                 () => { foreach (int i in Iterate(new Node { Name = "iterate" })) GC.KeepAlive(i); },
                 () => Later(new Node { Name = "later" }).Wait(),
                 () => Native(new Node { Name = "native" }), () => NativeError(new Node { Name = "error" }),
                 () => Callback(new Node { Name = "callback" }), () => Dynamic(new Node { Name = "dynamic" }),
+                () => Collectible(new Node { Name = "collectible" }),
                 () => Slow.Touch(new Node { Name = "touch" }),
                 () => { IWaiter<string> w = new Waiter<string>(); w.Wait("text"); },
                 () => { IWaiter<Node> w = new Waiter<Node>(); w.WaitGeneric<string>(new Node(), "other"); },
@@ -296,7 +315,8 @@ namespace Stacks
             };
             string mode = args.Length > 0 ? args[0] : "";
             bool busy = mode == "busy";
-            if (mode != "" && !busy) waiters = waiters.Take(3).ToArray();
+            if (mode == "filters") waiters = new ThreadStart[] { () => InFilter(new Node { Name = "w" }), () => FilterInCatch(new Node()) };
+            else if (mode != "" && !busy) waiters = waiters.Take(3).ToArray();
             ready = new CountdownEvent(waiters.Length + (busy ? runners.Length : 0));
             var before = new CountdownEvent(1);
             Monitor.Enter(gate);

@@ -7,10 +7,11 @@ use std::ops::ControlFlow;
 use dnd_memory::{Memory, Registers};
 
 use crate::error::Error;
-use crate::heap::Segment;
+use crate::heap::{Heap, Segment};
 use crate::progress::Progress;
 use crate::roots::{Root, RootKind};
 use crate::runtime::Runtime;
+use crate::threads::Thread;
 
 /// No thread's stack is larger; a larger number is damage.
 const MAX_STACK: u64 = 1 << 32;
@@ -22,53 +23,92 @@ struct Candidate {
     register: Option<&'static str>,
 }
 
-/// The conservative stack roots of all managed threads, thread by thread, registers first, then by address.
-pub(crate) fn roots(runtime: &Runtime<'_>, progress: &Progress) -> Result<Vec<Root>, Error> {
-    let heap = runtime.heap()?;
-    let mut segments: Vec<&Segment> = heap.segments.iter().filter(|s| !s.is_empty()).collect();
-    segments.sort_unstable_by_key(|s| s.start);
-    let segment_of = |value: u64| -> Option<usize> {
-        let i = segments.partition_point(|s| s.start <= value).checked_sub(1)?;
-        segments.get(i).is_some_and(|s| value < s.end).then_some(i)
-    };
-    let mut by_segment: Vec<Vec<(u64, usize)>> = vec![Vec::new(); segments.len()];
+/// Finds the objects that addresses point into.
+pub(crate) struct Owners<'h> {
+    segments: Vec<&'h Segment>,
+    by_segment: Vec<Vec<(u64, usize)>>,
+    count: usize,
+}
+
+impl<'h> Owners<'h> {
+    fn new(heap: &'h Heap) -> Self {
+        let mut segments: Vec<&Segment> = heap.segments.iter().filter(|s| !s.is_empty()).collect();
+        segments.sort_unstable_by_key(|s| s.start);
+        let by_segment = vec![Vec::new(); segments.len()];
+        Self { segments, by_segment, count: 0 }
+    }
+
+    /// Takes an address if it lies in the heap, and says so; its number is how many were taken before.
+    fn consider(&mut self, value: u64) -> bool {
+        let index = self.segments.partition_point(|s| s.start <= value).checked_sub(1);
+        let index = index.filter(|&i| self.segments.get(i).is_some_and(|s| value < s.end));
+        let Some(list) = index.and_then(|i| self.by_segment.get_mut(i)) else { return false };
+        list.push((value, self.count));
+        self.count += 1;
+        true
+    }
+
+    /// The objects by number: one walk of each segment that something points into, up to the last such place.
+    fn resolve(self, runtime: &Runtime<'_>, progress: &Progress) -> Result<Vec<Option<u64>>, Error> {
+        let mut owner: Vec<Option<u64>> = vec![None; self.count];
+        for (segment, mut values) in self.segments.into_iter().zip(self.by_segment) {
+            values.sort_unstable();
+            let mut left = values.into_iter().peekable();
+            if left.peek().is_none() {
+                continue;
+            }
+            runtime.walk(segment, progress, |object| {
+                let end = object.address + ((object.size + 7) & !7);
+                while let Some(&(value, number)) = left.peek() {
+                    if value >= end {
+                        return ControlFlow::Continue(());
+                    }
+                    left.next();
+                    if value >= object.address
+                        && object.table != runtime.free().address
+                        && let Some(slot) = owner.get_mut(number)
+                    {
+                        *slot = Some(object.address);
+                    }
+                }
+                ControlFlow::Break(())
+            })?;
+        }
+        Ok(owner)
+    }
+
+    /// The object around each of `values`.
+    pub(crate) fn find(
+        runtime: &Runtime<'_>,
+        values: Vec<u64>,
+        progress: &Progress,
+    ) -> Result<Vec<Option<u64>>, Error> {
+        let mut owners = Owners::new(runtime.heap()?);
+        let taken: Vec<bool> = values.into_iter().map(|value| owners.consider(value)).collect();
+        let mut found = owners.resolve(runtime, progress)?.into_iter();
+        Ok(taken.into_iter().map(|taken| if taken { found.next().flatten() } else { None }).collect())
+    }
+}
+
+/// The conservative stack roots of some threads, thread by thread, registers first, then by address.
+pub(crate) fn roots(
+    runtime: &Runtime<'_>,
+    threads: &[&Thread],
+    progress: &Progress,
+) -> Result<Vec<Root>, Error> {
+    let mut owners = Owners::new(runtime.heap()?);
     let mut candidates = Vec::new();
     let mut consider = |candidate: Candidate| {
-        if let Some(list) = segment_of(candidate.value).and_then(|i| by_segment.get_mut(i)) {
-            list.push((candidate.value, candidates.len()));
+        if owners.consider(candidate.value) {
             candidates.push(candidate);
         }
     };
-    for thread in &runtime.threads()?.threads {
+    for thread in threads {
         let id = thread.os_id;
         let Some(os) = runtime.target().threads().iter().find(|os| id != 0 && os.tid == id) else { continue };
         collect(runtime.target(), id, &os.registers, thread.stack_base, &mut consider);
     }
-    // One walk of each segment that something points into, up to the last such place.
-    let mut owner: Vec<Option<u64>> = vec![None; candidates.len()];
-    for (segment, mut values) in segments.into_iter().zip(by_segment) {
-        values.sort_unstable();
-        let mut left = values.into_iter().peekable();
-        if left.peek().is_none() {
-            continue;
-        }
-        runtime.walk(segment, progress, |object| {
-            let end = object.address + ((object.size + 7) & !7);
-            while let Some(&(value, number)) = left.peek() {
-                if value >= end {
-                    return ControlFlow::Continue(());
-                }
-                left.next();
-                if value >= object.address
-                    && object.table != runtime.free().address
-                    && let Some(slot) = owner.get_mut(number)
-                {
-                    *slot = Some(object.address);
-                }
-            }
-            ControlFlow::Break(())
-        })?;
-    }
+    let owner = owners.resolve(runtime, progress)?;
     Ok(candidates
         .iter()
         .zip(owner)
@@ -82,6 +122,7 @@ pub(crate) fn roots(runtime: &Runtime<'_>, progress: &Progress) -> Result<Vec<Ro
                     register: candidate.register,
                     conservative: true,
                     interior: candidate.value != object,
+                    place: None,
                 },
             })
         })

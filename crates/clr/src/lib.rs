@@ -45,7 +45,7 @@ pub use modules::Module;
 pub use names::NameStyle;
 pub use progress::Progress;
 pub use reach::{Reached, RootPath};
-pub use roots::{Root, RootKind};
+pub use roots::{Root, RootKind, StackPlace};
 pub use runtime::{Runtime, StackRoots};
 pub use types::{MethodTable, References};
 pub use typetable::Slot;

@@ -115,11 +115,20 @@ fn fill<'t>(target: &'t dyn Target, layout: &Layout, module: &mut Module<'t>) ->
         l.dynamic_metadata.and_then(|at| target.u64(module.address.wrapping_add(at)).ok()).unwrap_or(0);
     if image == 0 || dynamic != 0 {
         module.dynamic = true;
-        // `DynamicMetadata`: size, then the bytes.
-        let size = target
-            .u32(dynamic)
-            .map_err(|_| "its metadata was made at run time and is not saved".to_owned())?;
-        module.metadata = Some(bytes(target, dynamic.wrapping_add(4), size)?);
+        let unsaved = |_| "its metadata was made at run time and is not saved".to_owned();
+        module.metadata = Some(match l.dynamic_buffer {
+            // `SBuffer`: size, allocation, flags, buffer.
+            Some(at) => {
+                let saved = target.u64(module.address.wrapping_add(at)).map_err(unsaved)?;
+                let size = target.u32(saved).map_err(unsaved)?;
+                bytes(target, target.u64(saved.wrapping_add(16)).map_err(unsaved)?, size)?
+            }
+            // `DynamicMetadata`: size, then the bytes.
+            None => {
+                let size = target.u32(dynamic).map_err(unsaved)?;
+                bytes(target, dynamic.wrapping_add(4), size)?
+            }
+        });
         return Ok(());
     }
     if let Ok(buffer) = target.u64(image.wrapping_add(IMAGE_PATH))

@@ -334,7 +334,7 @@ impl Runtime<'_> {
             Type::MethodParameter(number) => out.push_str(&format!("!!{number}")),
             Type::Function(_) => out.push_str("<function pointer>"),
             Type::Pinned(ty) | Type::Modified(_, _, ty) => inner(out, ty),
-            Type::Internal(handle) => self.write_handle(out, *handle, NameStyle::Display, depth + 1),
+            Type::Internal(handle) | Type::InternalInstance(handle, _) => self.write_handle(out, *handle, NameStyle::Display, depth + 1),
         }
     }
 }

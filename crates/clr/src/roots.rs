@@ -32,7 +32,27 @@ pub enum RootKind {
         conservative: bool,
         /// The value points into the object, not to its start.
         interior: bool,
+        /// The frame that holds it; none where every word was taken.
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        place: Option<StackPlace>,
     },
+}
+
+/// Where in a stack an exact root is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StackPlace {
+    /// Instruction pointer of the frame; address of an explicit frame.
+    pub ip: Addr,
+    /// Stack pointer of the frame; address of an explicit frame.
+    pub sp: Addr,
+    /// `MethodDesc*` of the frame; none for an explicit frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Addr>,
+    /// `rbp-10`, `rsp+28` (hexadecimal), a register, the name of an explicit frame, or `code` for what keeps the code
+    /// itself.
+    pub slot: String,
+    /// The object must not move.
+    pub pinned: bool,
 }
 
 /// A root.

@@ -20,7 +20,7 @@ use crate::modules::{self, Module};
 use crate::progress::Progress;
 use crate::reach::{self, Reached, RootPath, Setting};
 use crate::roots::{Root, RootKind};
-use crate::stack::UnwindTables;
+use crate::stack::{self, StackRootSet, UnwindTables};
 use crate::threads::{self, Thread, Threads};
 use crate::types::MethodTable;
 use crate::version::{self, Version};
@@ -45,6 +45,7 @@ pub struct Runtime<'t> {
     ranges: OnceLock<Result<RangeList, Error>>,
     unwind_tables: UnwindTables,
     vtables: OnceLock<Vec<u64>>,
+    stack_roots: OnceLock<StackRootSet>,
 }
 
 /// Which stack roots to collect.
@@ -54,6 +55,9 @@ pub enum StackRoots {
     None,
     /// Every word of the stacks and every register that points into an object; some are no references.
     Conservative,
+    /// What the methods on the stacks say is live. Threads whose stack can't be walked exactly are taken as with
+    /// [`Self::Conservative`]; [`Runtime::exact_stack_roots`] tells which and why.
+    Exact,
 }
 
 impl<'t> Runtime<'t> {
@@ -83,6 +87,7 @@ impl<'t> Runtime<'t> {
             ranges: OnceLock::new(),
             unwind_tables: UnwindTables::default(),
             vtables: OnceLock::new(),
+            stack_roots: OnceLock::new(),
         })
     }
 
@@ -423,10 +428,28 @@ impl<'t> Runtime<'t> {
                 roots.push(Root { address, object, kind: RootKind::ThreadStatic { thread: thread.os_id } });
             }
         }
-        if stacks == StackRoots::Conservative {
-            roots.extend(conservative::roots(self, progress)?);
+        match stacks {
+            StackRoots::None => {}
+            StackRoots::Conservative => {
+                let threads: Vec<&Thread> = self.threads()?.threads.iter().collect();
+                roots.extend(conservative::roots(self, &threads, progress)?);
+            }
+            StackRoots::Exact => roots.extend_from_slice(&self.exact_stack_roots(progress)?.roots),
         }
         Ok(roots)
+    }
+
+    /// The roots in the stacks of all managed threads, and which of them are not exact; found on the first call.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], those of the heap and the threads.
+    pub fn exact_stack_roots(&self, progress: &Progress) -> Result<&StackRootSet, Error> {
+        if let Some(known) = self.stack_roots.get() {
+            return Ok(known);
+        }
+        // A cancelled search is not kept.
+        let found = stack::collect_roots(self, progress)?;
+        Ok(self.stack_roots.get_or_init(|| found))
     }
 
     fn setting<'r>(

@@ -37,6 +37,8 @@ pub enum Type {
     Modified(bool, Token, Box<Type>),
     /// ELEMENT_TYPE_INTERNAL, in signatures that the runtime makes: a TypeHandle.
     Internal(u64),
+    /// A generic type that is given by its TypeHandle in such signatures, with its arguments.
+    InternalInstance(u64, Vec<Type>),
 }
 
 /// Types that have a code of their own.
@@ -261,6 +263,13 @@ impl Reader<'_> {
         Some(MethodSignature { has_this, calling_convention, generic_parameters, returns, parameters, fixed })
     }
 
+    /// A TypeHandle of the runtime.
+    fn handle(&mut self) -> Option<u64> {
+        let handle = u64_at(self.bytes, 0)?;
+        self.bytes = self.bytes.get(8..)?;
+        Some(handle)
+    }
+
     fn boxed(&mut self, depth: u32) -> Option<Box<Type>> {
         Some(Box::new(self.ty(depth + 1)?))
     }
@@ -295,6 +304,7 @@ impl Reader<'_> {
                 let value_type = match self.byte()? {
                     0x11 => true,
                     0x12 => false,
+                    0x21 => return Some(Type::InternalInstance(self.handle()?, self.types(depth + 1)?)),
                     _ => return None,
                 };
                 Type::Instance(self.token()?, value_type, self.types(depth + 1)?)
@@ -303,11 +313,7 @@ impl Reader<'_> {
             0x1d => Type::Vector(self.boxed(depth)?),
             0x1e => Type::MethodParameter(self.number()?),
             0x1f | 0x20 => Type::Modified(code == 0x1f, self.token()?, self.boxed(depth)?),
-            0x21 => {
-                let handle = u64_at(self.bytes, 0)?;
-                self.bytes = self.bytes.get(8..)?;
-                Type::Internal(handle)
-            }
+            0x21 => Type::Internal(self.handle()?),
             0x45 => Type::Pinned(self.boxed(depth)?),
             code => Type::Primitive(Primitive::from_element_type(code)?),
         })
@@ -405,6 +411,11 @@ impl Metadata<'_> {
                 Ok(())
             }
             Type::Internal(handle) => write!(out, "<type {handle:#x}>"),
+            Type::InternalInstance(handle, arguments) => {
+                let _ = write!(out, "<type {handle:#x}>");
+                self.write_list(arguments, ('<', ",", '>'), out, depth);
+                Ok(())
+            }
         };
     }
 

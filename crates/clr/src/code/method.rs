@@ -146,6 +146,13 @@ impl Runtime<'_> {
         read().unwrap_or_default()
     }
 
+    /// Whether a dynamic method was made by the program (`DynamicMethod`), not by the runtime.
+    pub(crate) fn is_user_dynamic(&self, method: &Method) -> bool {
+        let layout = &self.layout().method_desc;
+        let flags = self.target().u32(method.address.wrapping_add(layout.dynamic_name - 4)).unwrap_or(0);
+        method.kind == MethodKind::Dynamic && flags & layout.dynamic_user != 0
+    }
+
     /// `DynamicMethodDesc`: signature, its size, flags and the name follow each other.
     fn dynamic_name(&self, method: &Method) -> String {
         let memory = self.target();
@@ -156,8 +163,7 @@ impl Runtime<'_> {
             at => memory.c_string(at, MAX_NAME),
         };
         let size = memory.u32(method.address.wrapping_add(layout.dynamic_name - 8)).unwrap_or(0);
-        let flags = memory.u32(method.address.wrapping_add(layout.dynamic_name - 4)).unwrap_or(0);
-        let class = if flags & layout.dynamic_user != 0 { "DynamicClass" } else { "ILStubClass" };
+        let class = if self.is_user_dynamic(method) { "DynamicClass" } else { "ILStubClass" };
         let name = if name.is_empty() { "<unnamed>".into() } else { String::from_utf8_lossy(&name) };
         let mut out = format!("{class}.{name}");
         let mut signature = vec![0; size.min(MAX_SIGNATURE) as usize];

@@ -74,6 +74,17 @@ impl Runtime<'_> {
                 }
                 out.push('>');
             }
+            Type::InternalInstance(handle, arguments) => {
+                out.push_str(short_name(&self.short_definition(*handle)));
+                out.push('<');
+                for (i, ty) in arguments.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    inner(out, ty);
+                }
+                out.push('>');
+            }
             Type::TypeParameter(number) => match context.type_arguments.get(*number as usize) {
                 Some(&handle) => self.write_short_handle(out, handle, depth + 1),
                 None => out.push_str(&format!("!{number}")),

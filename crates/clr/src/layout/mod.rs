@@ -103,8 +103,10 @@ pub struct ModuleLayout {
     pub loader_allocator: LoaderAllocatorAt,
     /// Handle of the managed `LoaderAllocator` object, in the `LoaderAllocator`.
     pub loader_allocator_handle: u64,
-    /// Metadata of a module made by Reflection.Emit.
+    /// Metadata of a module made by Reflection.Emit (9 and later).
     pub dynamic_metadata: Option<u64>,
+    /// The same in a `ReflectionModule` of 3.1 and 8: `SBuffer*`.
+    pub dynamic_buffer: Option<u64>,
     /// Map from type row to method table.
     pub type_def_map: u64,
     /// Map from row of the types of other modules to method table.
@@ -176,6 +178,8 @@ pub struct ThreadLayout {
     pub tracker_previous: u64,
     /// `ThreadLocalData*`, 9 and later.
     pub thread_local_data: Option<u64>,
+    /// `GCFrame*`: references that native code of the runtime protects (8 and later; 3.1 has explicit frames for them).
+    pub gc_frame: Option<u64>,
     /// Lock count, 3.1 only.
     pub lock_count: Option<u64>,
 }

@@ -50,6 +50,7 @@ pub(super) const LAYOUT: Layout = Layout {
         loader_allocator: LoaderAllocatorAt::Assembly(64),
         loader_allocator_handle: 680,
         dynamic_metadata: None,
+        dynamic_buffer: Some(1656),
         type_def_map: 696,
         type_ref_map: 728,
         method_def_map: 760,
@@ -76,6 +77,7 @@ pub(super) const LAYOUT: Layout = Layout {
         tracker_thrown: 64,
         tracker_previous: 0,
         thread_local_data: None,
+        gc_frame: None,
         lock_count: Some(32),
     },
     gc: GcLayout {

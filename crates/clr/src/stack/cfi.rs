@@ -42,6 +42,7 @@ pub(crate) struct UnwindTables {
 }
 
 /// The caller of a native frame.
+#[derive(Debug)]
 pub(crate) struct Caller {
     /// Its registers.
     pub(crate) context: Context,
@@ -178,7 +179,11 @@ fn step(memory: &dyn Memory, context: &Context, fde: u64, pc: u64) -> Option<Cal
     let mut ip = None;
     for (register, rule) in row.registers() {
         let value = match rule {
-            RegisterRule::Undefined if *register == return_register => return None,
+            // The outermost frame.
+            RegisterRule::Undefined if *register == return_register => {
+                caller.ip = 0;
+                return Some(Caller { context: caller, interrupted: false });
+            }
             RegisterRule::Undefined => continue,
             RegisterRule::SameValue => unwinding.register(*register),
             RegisterRule::Offset(offset) => memory.u64(cfa.wrapping_add(offset.cast_unsigned())).ok(),

@@ -173,6 +173,30 @@ impl Explicit {
         )
     }
 
+    /// Where a call that has not begun yet holds the registers with its arguments, or a method that has returned the
+    /// registers with its result: address, number of words.
+    pub(crate) fn arguments(&self, runtime: &Runtime<'_>) -> Option<(u64, u64)> {
+        let arch = runtime.target().arch();
+        match self.kind {
+            // On x64 the six argument registers begin the block, on arm64 x8 and x0 to x7 end it.
+            _ if self.is_transition() => {
+                let block = self.word(runtime, 16)?;
+                Some(match arch {
+                    Arch::X64 => (block, 6),
+                    Arch::Arm64 => (block.wrapping_add(runtime.layout().frames.block_size - 72), 9),
+                })
+            }
+            ExplicitKind::HijackFrame => {
+                let at = match arch {
+                    Arch::X64 => 0,
+                    Arch::Arm64 => runtime.layout().frames.block_saved + 96,
+                };
+                Some((self.word(runtime, 32)?.wrapping_add(at), 2))
+            }
+            _ => None,
+        }
+    }
+
     /// Its managed frame had been interrupted and stands between two instructions (`FRAME_ATTR_RESUMABLE`).
     pub(crate) fn is_resumable(&self) -> bool {
         matches!(
@@ -242,6 +266,11 @@ impl Explicit {
                 let sp = arguments.wrapping_add(layout.hijack_size);
                 let mut context = Context::new(arch, self.word(runtime, 16)?, sp);
                 saved(runtime, &mut context, arguments.wrapping_add(layout.hijack_saved))?;
+                // What the method that was left returned: rax and rdx, or x0 and x1.
+                let (at, results) = self.arguments(runtime)?;
+                for (i, number) in (0..results.min(2)).zip([0, if arch == Arch::X64 { 2 } else { 1 }]) {
+                    context.set(number, runtime.target().u64(at.wrapping_add(8 * i)).ok()?);
+                }
                 context
             }
             _ if self.is_transition() => {

@@ -13,6 +13,7 @@ mod context;
 mod explicit;
 mod gc_info;
 mod references;
+mod roots;
 mod unwind_arm64;
 mod unwind_x64;
 mod walk;
@@ -23,7 +24,9 @@ pub(crate) use cfi::UnwindTables;
 pub use context::Context;
 pub use explicit::ExplicitKind;
 pub use gc_info::{Base, GcInfo, GcInfoError, Live, LiveSet, Place, Stands};
-pub use references::{Reference, Slot, ThreadReferences};
+pub use references::{Reference, ReferenceSlot, ThreadReferences};
+pub(crate) use roots::collect as collect_roots;
+pub use roots::{StackProblem, StackRootSet};
 pub(crate) use unwind_arm64::header as xdata_header;
 
 use crate::code::Code;
@@ -98,6 +101,11 @@ pub enum End {
         /// Where.
         ip: u64,
     },
+    /// The tables that tell what code is at an address are not in the dump.
+    UnknownCode {
+        /// Where.
+        ip: u64,
+    },
     /// Frames would go on for ever.
     NotGrowing {
         /// Where.
@@ -123,6 +131,7 @@ impl std::fmt::Display for End {
             End::NoRegisters => f.write_str("the thread's registers are not in the dump"),
             End::NoUnwindInformation { ip } => write!(f, "no unwind information for the native code at {ip:#x}"),
             End::Broken { ip } => write!(f, "the managed frame at {ip:#x} can't be unwound"),
+            End::UnknownCode { ip } => write!(f, "the tables of the code at {ip:#x} are not in the dump"),
             End::NotGrowing { ip } => write!(f, "the stack pointer does not grow at {ip:#x}"),
             End::TooManyFrames => f.write_str("too many frames"),
         }

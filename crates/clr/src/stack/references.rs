@@ -12,7 +12,7 @@ use super::explicit::{Explicit, ExplicitKind};
 use super::gc_info::{Base, GcInfo, GcInfoError, Live, Place, Stands};
 use super::walk::{ManagedFrame, Walk, walk};
 use super::{Context, End};
-use crate::code::Funclet;
+use crate::code::{Funclet, Method, MethodKind};
 use crate::names::NameStyle;
 use crate::runtime::Runtime;
 use crate::threads::Thread;
@@ -22,7 +22,7 @@ const MAX_PROTECTED: u64 = 1 << 16;
 
 /// Where a reference is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
+pub enum ReferenceSlot {
     /// A register of a frame.
     Register(&'static str),
     /// A word of a frame, as its method addresses it.
@@ -35,6 +35,21 @@ pub enum Slot {
     },
     /// A word that an explicit frame of the runtime tells of.
     Explicit(ExplicitKind),
+    /// None: the frame's method belongs to an assembly or `DynamicMethod` that is alive as long as its code runs.
+    Code,
+}
+
+impl std::fmt::Display for ReferenceSlot {
+    /// `rbx`, `rbp-10` (hexadecimal, as dotnet-dump writes it), `GCFrame`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReferenceSlot::Register(name) => f.write_str(name),
+            ReferenceSlot::Stack { base, offset } if *offset < 0 => write!(f, "{base}-{:x}", offset.unsigned_abs()),
+            ReferenceSlot::Stack { base, offset } => write!(f, "{base}+{offset:x}"),
+            ReferenceSlot::Explicit(kind) => f.write_str(kind.name()),
+            ReferenceSlot::Code => f.write_str("code"),
+        }
+    }
 }
 
 /// A reference in a stack.
@@ -45,7 +60,7 @@ pub struct Reference {
     /// What is in it: an object, an address inside one, or 0.
     pub value: u64,
     /// Where it is.
-    pub slot: Slot,
+    pub slot: ReferenceSlot,
     /// It may point into an object, or to no object at all.
     pub interior: bool,
     /// The object must not move.
@@ -56,6 +71,8 @@ pub struct Reference {
     pub sp: u64,
     /// `MethodDesc*` of the frame, 0 for an explicit frame.
     pub method: u64,
+    /// It was not told to be a reference, but is in a place where one may be: an argument of a call that has not yet begun.
+    pub conservative: bool,
 }
 
 /// The references in a thread's stack, null ones among them.
@@ -111,7 +128,9 @@ impl Runtime<'_> {
         self.frames(&walk, &mut found);
         for explicit in &walk.chain {
             self.protected(*explicit, &mut found);
+            self.arguments(*explicit, &mut found);
         }
+        self.native_frames(thread, &mut found);
         found
     }
 
@@ -162,6 +181,7 @@ impl Runtime<'_> {
         if let Err(error) = self.frame(frame, filter, found) {
             found.problem.get_or_insert(format!("{error} ({:#x})", frame.context.ip));
         }
+        self.code(frame, found);
     }
 
     /// Whether the first frame behind a funclet is one of `System.Runtime.EH`: exceptions are handled by managed code
@@ -219,7 +239,7 @@ impl Runtime<'_> {
                         ));
                         continue;
                     };
-                    (0, value, Slot::Register(Context::name(arch, number)))
+                    (0, value, ReferenceSlot::Register(Context::name(arch, number)))
                 }
                 Place::Stack(base, offset) => {
                     let (number, from) = match base {
@@ -237,8 +257,8 @@ impl Runtime<'_> {
                     }
                     let value = self.target().u64(address)?;
                     let slot = match number {
-                        Some(number) => Slot::Stack { base: Context::name(arch, number), offset },
-                        None => Slot::Stack {
+                        Some(number) => ReferenceSlot::Stack { base: Context::name(arch, number), offset },
+                        None => ReferenceSlot::Stack {
                             base: match arch {
                                 Arch::X64 => "rsp",
                                 Arch::Arm64 => "sp",
@@ -258,9 +278,100 @@ impl Runtime<'_> {
                 ip: context.ip,
                 sp,
                 method: frame.code.method,
+                conservative: false,
             });
         }
         Ok(())
+    }
+
+    /// The object that keeps the code of a frame from being unloaded (`GcReportLoaderAllocator`, and the resolver of a
+    /// `DynamicMethod`, in `GcStackCrawlCallBack` of `vm/gcenv.ee.common.cpp`).
+    fn code(&self, frame: &ManagedFrame, found: &mut ThreadReferences) {
+        let Ok(method) = self.method(frame.code.method) else { return };
+        let keeper = match method.kind {
+            MethodKind::Dynamic => self.resolver(&method),
+            _ => match self.method_table(method.table) {
+                Ok(table) if table.is_collectible(self.layout()) => Some(self.allocator_of(&table)),
+                _ => None,
+            },
+        };
+        let Some(value) = keeper.filter(|&object| object != 0) else { return };
+        found.references.push(Reference {
+            address: 0,
+            value,
+            slot: ReferenceSlot::Code,
+            interior: false,
+            pinned: false,
+            ip: frame.context.ip,
+            sp: frame.context.sp(),
+            method: frame.code.method,
+            conservative: false,
+        });
+    }
+
+    /// The `DynamicResolver` object of a `DynamicMethod`: a handle among the first words of its `LCGMethodResolver`,
+    /// which stands behind the method's name. Known by its type.
+    fn resolver(&self, method: &Method) -> Option<u64> {
+        const WORDS: u64 = 24;
+        if !self.is_user_dynamic(method) {
+            return None;
+        }
+        let memory = self.target();
+        let at = method.address.wrapping_add(self.layout().method_desc.dynamic_name + 8);
+        let resolver = memory.u64(at).ok()?;
+        (0..WORDS).find_map(|i| {
+            let handle = memory.u64(resolver.wrapping_add(8 * i)).ok().filter(|handle| handle % 8 == 0)?;
+            let object = memory.u64(handle).ok()?;
+            let table = self.object(object).ok()?.table;
+            let name = self.type_name(table, NameStyle::Runtime);
+            (name == "System.Reflection.Emit.DynamicResolver").then_some(object)
+        })
+    }
+
+    /// References that native code of the runtime protects while it works with them: a chain of its own since 5
+    /// (`GCFrame` in `vm/frames.h`: next, thread, references, their number, whether they may point into objects). The DAC
+    /// does not list them.
+    fn native_frames(&self, thread: &Thread, found: &mut ThreadReferences) {
+        let Some(offset) = self.layout().thread.gc_frame else { return };
+        let memory = self.target();
+        let Ok(mut at) = memory.u64(thread.address.wrapping_add(offset)) else { return };
+        let mut last = 0;
+        while at != 0 && at != u64::MAX {
+            let word = |offset: u64| memory.u64(at.wrapping_add(offset)).unwrap_or(0);
+            if at <= last || word(8) != thread.address {
+                found.problem.get_or_insert(format!("the chain of GCFrames at {at:#x} is damaged"));
+                return;
+            }
+            let numbers = word(24);
+            for i in 0..(numbers & 0xffff_ffff).min(MAX_PROTECTED) {
+                let address = word(16).wrapping_add(8 * i);
+                self.word(address, numbers >> 32 != 0, ExplicitKind::GCFrame, at, found);
+            }
+            (last, at) = (at, word(0));
+        }
+    }
+
+    /// A call that has not begun yet holds its arguments in the block of the explicit frame; which of them are
+    /// references, only the callee's signature tells. Those that are objects are taken.
+    fn arguments(&self, frame: Explicit, found: &mut ThreadReferences) {
+        let Some((first, count)) = frame.arguments(self) else { return };
+        for address in (0..count).map(|i| first.wrapping_add(8 * i)) {
+            let Ok(value) = self.target().u64(address) else { continue };
+            let in_heap = self.heap().is_ok_and(|heap| heap.segment_of(value).is_some());
+            if value % 8 == 0 && in_heap && self.object(value).is_ok() {
+                found.references.push(Reference {
+                    address,
+                    value,
+                    slot: ReferenceSlot::Explicit(frame.kind),
+                    interior: false,
+                    pinned: false,
+                    ip: frame.address,
+                    sp: frame.address,
+                    method: 0,
+                    conservative: true,
+                });
+            }
+        }
     }
 
     /// References that native code of the runtime protects by an explicit frame (3.1 to 9).
@@ -288,23 +399,27 @@ impl Runtime<'_> {
             _ => {}
         }
         for (address, interior) in places {
-            if address == 0 {
-                continue;
-            }
-            match memory.u64(address) {
-                Ok(value) => found.references.push(Reference {
-                    address,
-                    value,
-                    slot: Slot::Explicit(frame.kind),
-                    interior,
-                    pinned: false,
-                    ip: frame.address,
-                    sp: frame.address,
-                    method: 0,
-                }),
-                Err(missing) => {
-                    found.problem.get_or_insert(missing.to_string());
-                }
+            self.word(address, interior, frame.kind, frame.address, found);
+        }
+    }
+
+    /// A word that an explicit frame protects.
+    fn word(&self, address: u64, interior: bool, kind: ExplicitKind, frame: u64, found: &mut ThreadReferences) {
+        match self.target().u64(address) {
+            _ if address == 0 => {}
+            Ok(value) => found.references.push(Reference {
+                address,
+                value,
+                slot: ReferenceSlot::Explicit(kind),
+                interior,
+                pinned: false,
+                ip: frame,
+                sp: frame,
+                method: 0,
+                conservative: false,
+            }),
+            Err(missing) => {
+                found.problem.get_or_insert(missing.to_string());
             }
         }
     }

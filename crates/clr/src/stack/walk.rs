@@ -3,10 +3,13 @@
 //! The order of explicit and managed frames, and which managed frame counts as interrupted, follow `StackFrameIterator` in
 //! `vm/stackwalk.cpp`: an explicit frame is met before the managed frame whose part of the stack it lies in.
 
+use std::cell::Cell;
+
 use dnd_memory::Arch;
 
+use super::cfi::Caller;
 use super::context::Context;
-use super::explicit::{self, Explicit};
+use super::explicit::{self, Explicit, Resume};
 use super::unwind_x64::Failure;
 use super::{End, FoundBy, Frame, FrameKind, Stack, unwind_arm64, unwind_x64};
 use crate::code::{Code, CodeAt};
@@ -54,6 +57,8 @@ struct Walker<'r, 't> {
     chain: Vec<Explicit>,
     /// First explicit frame that was not met yet.
     next: usize,
+    /// First address whose code could not be looked up.
+    unknown: Cell<Option<u64>>,
 }
 
 /// Where a region of native code leads.
@@ -78,10 +83,13 @@ impl Runtime<'_> {
 pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread) -> Walk {
     let (chain, _) = explicit::chain(runtime, thread);
     let mut walker =
-        Walker { runtime, thread, frames: Vec::new(), managed: Vec::new(), chain, next: 0 };
+        Walker { runtime, thread, frames: Vec::new(), managed: Vec::new(), chain, next: 0, unknown: Cell::new(None) };
     let os = runtime.target().threads().iter().find(|os| thread.os_id != 0 && os.tid == thread.os_id);
     let end = match os {
-        Some(os) => walker.run(Context::of_thread(&os.registers)),
+        Some(os) => match walker.run(Context::of_thread(&os.registers)) {
+            end if end.is_complete() => walker.unknown.get().map_or(end, |ip| End::UnknownCode { ip }),
+            end => end,
+        },
         None => End::NoRegisters,
     };
     walker.rest();
@@ -139,7 +147,10 @@ impl<'r> Walker<'r, '_> {
     fn code(&self, context: &Context, active: bool) -> Option<Code> {
         // A return address may be that of the next function.
         let ip = if active { context.ip } else { context.ip.checked_sub(1)? };
-        self.runtime.method_code(ip).ok().flatten()
+        self.runtime.method_code(ip).unwrap_or_else(|_| {
+            self.unknown.set(self.unknown.get().or(Some(context.ip)));
+            None
+        })
     }
 
     fn unwind(&self, context: &Context, code: &Code, active: bool) -> Result<Context, Failure> {
@@ -254,7 +265,10 @@ impl<'r> Walker<'r, '_> {
                             exception: (false, false),
                         });
                     }
-                    None => return Err(End::NoUnwindInformation { ip: context.ip }),
+                    None => match self.behind_jump(&context, exact) {
+                        Some(context) => Caller { context, interrupted: false },
+                        None => return Err(End::NoUnwindInformation { ip: context.ip }),
+                    },
                 },
             };
             if caller.context.ip == 0 {
@@ -298,6 +312,21 @@ impl<'r> Walker<'r, '_> {
         self.code(&caller, false).map(|_| caller)
     }
 
+    /// An entry of a procedure linkage table, for which linkers need not write call frame information: a jump through a
+    /// pointer.
+    fn behind_jump(&self, context: &Context, exact: bool) -> Option<Context> {
+        let target = self.runtime.target();
+        let jump = target.slice(context.ip, 2) == Some(&[0xff, 0x25]);
+        if !exact || context.arch() != Arch::X64 || !jump {
+            return None;
+        }
+        let mut caller = *context;
+        caller.ip = target.u64(context.sp()).ok()?;
+        caller.set_sp(context.sp().wrapping_add(8));
+        caller.forget_scratch();
+        Some(caller)
+    }
+
     /// The managed frame that unwinding found, checked against the runtime's chain, which also says how it stands.
     fn through_chain(&mut self, from: Context, mut entered: Entered, native_frames: usize) -> Entered {
         // An explicit frame that leads to a managed frame nearer than the one that was found.
@@ -328,10 +357,10 @@ impl<'r> Walker<'r, '_> {
         if let Some(frame) = last.filter(|frame| frame.return_address(self.runtime).is_none_or(|at| at == entered.context.ip)) {
             entered.exception = frame.exception(self.runtime);
             entered.active |= frame.is_resumable() || entered.exception.1;
-            // What the processor held when it raised the exception; the native frames were made by hand.
-            if let Some(resume) = frame.resume(self.runtime).filter(|resume| {
-                entered.exception.1 && (resume.context.ip, resume.context.sp()) == (entered.context.ip, sp)
-            }) {
+            // What the processor held when the frame was interrupted: all registers, and not only those that calls leave
+            // alone. Behind a processor's exception the native frames were made by hand, too.
+            let whole = |resume: &Resume| (resume.context.ip, resume.context.sp()) == (entered.context.ip, sp);
+            if let Some(resume) = frame.resume(self.runtime).filter(|resume| entered.active && whole(resume)) {
                 entered.context = resume.context;
             }
         }
