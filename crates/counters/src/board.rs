@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model::survives_meter;
-use crate::sample::{Notice, Sample, Series, Source, Update, Value};
+use crate::sample::{Notice, Sample, Series, SeriesKind, Source, Update, Value};
 
 /// How many past values of a series are kept: five minutes of seconds.
 const HISTORY: usize = 300;
@@ -24,12 +24,18 @@ pub struct Row {
     pub previous: Option<Value>,
     /// When the last sample came in.
     pub received: Instant,
-    /// Past values, oldest first: when (UTC, nanoseconds since 1970), and [`Value::headline`] (for histograms, the
-    /// lowest quantile).
+    /// The recent past, oldest first: when (UTC, nanoseconds since 1970), and what is worth a chart: the change of what
+    /// only grows, the lowest quantile of a histogram, else the value.
     pub history: VecDeque<(i64, f64)>,
 }
 
 impl Row {
+    /// By how much the value changed last.
+    #[must_use]
+    pub fn delta(&self) -> Option<f64> {
+        Some(self.sample.value.headline()? - self.previous.as_ref()?.headline()?)
+    }
+
     /// How long the value is overdue; `None` while it is not.
     #[must_use]
     pub fn late(&self, now: Instant) -> Option<Duration> {
@@ -102,10 +108,13 @@ impl Board {
     }
 
     fn sample(&mut self, sample: &Sample, now: Instant) {
-        self.heard = now;
-        self.interval = sample.interval;
+        if sample.series.source != Source::Os {
+            self.heard = now;
+            self.interval = sample.interval;
+        }
         let point = match &sample.value {
             Value::Histogram { quantiles, .. } => quantiles.first().map(|&(_, value)| value),
+            Value::Change { increment, .. } if sample.series.kind == SeriesKind::Counter => *increment,
             value => value.headline(),
         };
         let row = self.rows.entry(Place(Arc::clone(&sample.series))).or_insert_with(|| Row {
@@ -152,10 +161,19 @@ impl Board {
         self.rows.values()
     }
 
-    /// Whether no value was seen yet.
+    /// The row of a series without tags.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+    pub fn find(&self, provider: &str, name: &str) -> Option<&Row> {
+        self.rows().find(|row| {
+            let series = &row.sample.series;
+            series.name == name && series.provider == provider && series.tags.is_empty()
+        })
+    }
+
+    /// Whether a value of the runtime was seen.
+    #[must_use]
+    pub fn has_runtime(&self) -> bool {
+        self.rows().any(|row| row.sample.series.source != Source::Os)
     }
 
     /// What the target said besides values, each once.
@@ -176,7 +194,7 @@ impl Board {
         Duration::try_from_secs_f64(self.interval).unwrap_or(Duration::from_secs(1))
     }
 
-    /// How long nothing at all has come, if that is longer than it should be.
+    /// How long nothing at all has come from the runtime, if that is longer than it should be.
     #[must_use]
     pub fn late(&self, now: Instant) -> Option<Duration> {
         late(self.heard, self.interval, now)

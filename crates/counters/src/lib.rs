@@ -4,6 +4,7 @@
 //! * [`Model`] turns the events of that session into [`Update`]s, mostly [`Sample`]s of [`Series`]. No I/O.
 //! * [`Board`] keeps the last state of every series, its recent past, and how late it is. No I/O, no clock.
 //! * [`session`] runs a session against a process (tokio) and always ends it.
+//! * [`os`] is what the operating system knows of the process.
 //! * [`text`] is how all that looks as text.
 
 mod board;
@@ -12,6 +13,7 @@ mod event_counters;
 mod facts;
 mod meters;
 mod model;
+pub mod os;
 mod request;
 mod sample;
 mod selection;

@@ -70,7 +70,7 @@ impl Request {
     /// the other is safe, because a runtime answers when a provider is switched on (.NET 5 and later).
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionRequest> {
-        self.meters_session().into_iter().chain([self.event_counters_session()]).collect()
+        self.meters_session().into_iter().chain(self.event_counters_session()).collect()
     }
 
     /// The session for Meters; `None` if none are wanted.
@@ -90,14 +90,15 @@ impl Request {
         Some(session(vec![metrics]))
     }
 
-    /// The session for EventCounters. They are written whatever the level, so the lowest is asked for: a higher one
+    /// The session for EventCounters; `None` if only the operating system is asked. They are written whatever the level, so the lowest is asked for: a higher one
     /// would also start the ordinary events of their EventSource.
-    fn event_counters_session(&self) -> SessionRequest {
+    fn event_counters_session(&self) -> Option<SessionRequest> {
         let interval = self.seconds();
         let provider = |provider: &crate::selection::Provider| {
             Provider::new(&provider.name, 0, EventLevel::Critical).arg("EventCounterIntervalSec", &interval)
         };
-        session(self.selection.providers().iter().map(provider).collect())
+        let providers: Vec<_> = self.selection.providers().map(provider).collect();
+        if providers.is_empty() { None } else { Some(session(providers)) }
     }
 
     fn seconds(&self) -> String {

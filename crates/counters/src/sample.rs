@@ -15,6 +15,8 @@ pub enum Source {
     EventCounter,
     /// An instrument of a Meter.
     Meter,
+    /// The operating system.
+    Os,
 }
 
 /// What the numbers of a series mean.

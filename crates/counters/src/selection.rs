@@ -5,6 +5,7 @@
 //! `System.Runtime` alone, such as `gc-heap-size`, in its old or its new spelling.
 
 use crate::error::{Error, SelectionError};
+use crate::os::PROVIDERS;
 
 /// The provider that every process has.
 pub const SYSTEM_RUNTIME: &str = "System.Runtime";
@@ -51,6 +52,11 @@ fn same(wanted: &str, name: &str) -> bool {
         })
 }
 
+/// Other names of a counter of `System.Runtime`, by which a user may search for it.
+pub(crate) fn other_names(name: &str) -> impl Iterator<Item = &'static str> {
+    SAME.iter().filter_map(move |(old, new)| if new.contains(&name) { Some(*old) } else { None })
+}
+
 fn well_known(name: &str) -> bool {
     SAME.iter().any(|(old, new)| *old == name || new.contains(&name))
 }
@@ -67,6 +73,11 @@ pub struct Provider {
 }
 
 impl Provider {
+    /// Whether it is read from the operating system and not from the runtime.
+    fn is_system(&self) -> bool {
+        !self.event_counters_only && PROVIDERS.iter().any(|name| self.name.eq_ignore_ascii_case(name))
+    }
+
     fn includes(&self, counter: &str) -> bool {
         let alias = self.name.eq_ignore_ascii_case(SYSTEM_RUNTIME);
         self.counters.is_empty()
@@ -81,10 +92,12 @@ pub struct Selection {
 }
 
 impl Default for Selection {
-    /// Everything of `System.Runtime`.
+    /// Everything of `System.Runtime` and of the operating system.
     fn default() -> Self {
-        let name = SYSTEM_RUNTIME.to_owned();
-        Self { providers: vec![Provider { name, event_counters_only: false, counters: Vec::new() }] }
+        let all =
+            |name: &str| Provider { name: name.to_owned(), event_counters_only: false, counters: Vec::new() };
+        let names = std::iter::once(SYSTEM_RUNTIME).chain(PROVIDERS);
+        Self { providers: names.map(all).collect() }
     }
 }
 
@@ -156,10 +169,17 @@ impl Selection {
         Ok(())
     }
 
-    /// The providers, in the order given.
+    /// The providers to ask the runtime for, in the order given.
+    pub fn providers(&self) -> impl Iterator<Item = &Provider> {
+        self.providers.iter().filter(|p| !p.is_system())
+    }
+
+    /// Whether a counter of the operating system is wanted.
     #[must_use]
-    pub fn providers(&self) -> &[Provider] {
-        &self.providers
+    pub fn includes_system(&self, provider: &str, counter: &str) -> bool {
+        self.providers
+            .iter()
+            .any(|p| p.is_system() && p.name.eq_ignore_ascii_case(provider) && p.includes(counter))
     }
 
     /// Whether an EventCounter is wanted.
@@ -177,7 +197,7 @@ impl Selection {
 
     /// The Meters to ask for.
     pub(crate) fn meters(&self) -> impl Iterator<Item = &str> {
-        self.providers.iter().filter(|p| !p.event_counters_only).map(|p| p.name.as_str())
+        self.providers().filter(|p| !p.event_counters_only).map(|p| p.name.as_str())
     }
 }
 

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use dnd_ipc::{Endpoint, Session, start_session};
+use dnd_ipc::{Endpoint, Session, resume_runtime, start_session};
 use dnd_nettrace::{Order, Parser};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
@@ -20,6 +20,9 @@ use crate::sample::{Notice, SharedSettings, Update};
 /// How long the target may take to end the session when it was asked to. It needs some 20 ms; one that is stopped
 /// (SIGSTOP) never does.
 const STOP: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether a process without sessions is still there.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Settings of other tools are taken over at most this often: two that change theirs in turn must not keep us busy.
 const RESTARTS: u32 = 3;
@@ -55,18 +58,37 @@ enum Pause {
     Failed(Error),
 }
 
-/// Watches a process until `stop` becomes true or the process ends. `sink` gets all messages.
+/// Watches process `pid` until `stop` becomes true or the process ends. `sink` gets all messages. With `resume` the
+/// process waits at its start and is let run once the sessions are started, so that nothing is missed.
 ///
 /// # Errors
 ///
 /// A session can't be started, or its stream can't be read any further; all are ended then, too.
 pub async fn run(
     endpoint: &Endpoint,
+    pid: u32,
+    request: Request,
+    mut resume: bool,
+    stop: watch::Receiver<bool>,
+    sink: impl FnMut(Message),
+) -> Result<End, Error> {
+    request.check()?;
+    let end = watch_process(endpoint, pid, request, &mut resume, stop, sink).await;
+    if resume {
+        // Whatever went wrong, the process must not wait for ever.
+        let _ = resume_runtime(endpoint).await;
+    }
+    end
+}
+
+async fn watch_process(
+    endpoint: &Endpoint,
+    pid: u32,
     mut request: Request,
+    resume: &mut bool,
     mut stop: watch::Receiver<bool>,
     mut sink: impl FnMut(Message),
 ) -> Result<End, Error> {
-    request.check()?;
     let client = request.client.clone();
     let mut watching = Watching::new(&request);
     let mut restarts = 0;
@@ -93,7 +115,13 @@ pub async fn run(
                 }
             }
         }
+        if std::mem::take(resume) {
+            resume_runtime(endpoint).await?;
+        }
         sink(Message::Started);
+        if watching.live.is_empty() {
+            return Ok(without_sessions(pid, &mut stop).await);
+        }
         match watching.read(restarts < RESTARTS, &mut stop, &mut sink).await {
             Pause::End(end) => return Ok(end),
             Pause::Stop => return watching.stop(&mut sink).await,
@@ -108,6 +136,22 @@ pub async fn run(
                 request.max_histograms = settings.max_histograms;
                 request.max_time_series = settings.max_time_series;
             }
+        }
+    }
+}
+
+/// Only the operating system is asked: nothing but `/proc` tells that the process has ended.
+async fn without_sessions(pid: u32, stop: &mut watch::Receiver<bool>) -> End {
+    let path = format!("/proc/{pid}");
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(stop) => return End::Stopped,
+            _ = ticks.tick() => {}
+        }
+        if !std::path::Path::new(&path).exists() {
+            return End::TargetEnded;
         }
     }
 }

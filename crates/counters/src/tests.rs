@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use dnd_nettrace::{Order, Parser};
 use dnd_testkit::nettrace::{Event, Stream, Value as Written, payload};
 
-use crate::text::{self, Status, View};
+use crate::text::{self, Sort, Status, View};
 use crate::*;
 
 /// A stream of counters being written, and the model that reads it.
@@ -348,20 +348,37 @@ fn difficult_board(now: Instant) -> Board {
     board
 }
 
+/// A view without anything special.
+fn plain<'a>(target: &'a str, board: &'a Board, now: Instant) -> View<'a> {
+    let (status, sort) = (Status::Running, Sort::Name);
+    View {
+        target,
+        status,
+        board,
+        deltas: false,
+        sort,
+        search: "",
+        typing: false,
+        cursor: None,
+        chart: false,
+        scroll: 0,
+        now,
+    }
+}
+
 fn shown(view: &View<'_>, width: usize, height: usize) -> String {
-    let (lines, _) = text::render(view, width, height);
-    lines.iter().map(|line| format!("{}\n", line.text().trim_end())).collect()
+    let drawn = text::render(view, width, height);
+    drawn.lines.iter().map(|line| format!("{}\n", line.text().trim_end())).collect()
 }
 
 #[test]
 fn a_screen_of_80_columns() {
     let now = Instant::now();
     let board = difficult_board(now);
-    let view =
-        View { target: "4711 shop", status: Status::Running, board: &board, deltas: false, scroll: 0, now };
+    let view = View { deltas: false, scroll: 0, ..plain("4711 shop", &board, now) };
     let expected = "\
-Press p to pause, r to resume, q to quit.  4711 shop
-    Status: Running
+Press p to pause, r to resume, q to quit.  / search  s sort  c chart  d deltas
+    Status: Running - 4711 shop
 
 Name                                                               Current Value
 [Shop-Events]
@@ -397,14 +414,13 @@ fn screens_fit_whatever_their_size() {
     let now = Instant::now();
     let board = difficult_board(now);
     for deltas in [false, true] {
-        let view =
-            View { target: "4711 shop", status: Status::Running, board: &board, deltas, scroll: 0, now };
+        let view = View { deltas, scroll: 0, ..plain("4711 shop", &board, now) };
         for width in [0, 1, 10, 40, 79, 120, 250] {
             for height in [0, 1, 3, 10, 25] {
-                let (lines, rows) = text::render(&view, width, height);
-                assert!(lines.len() <= height);
-                assert_eq!(rows, 22);
-                for line in lines {
+                let drawn = text::render(&view, width, height);
+                assert!(drawn.lines.len() <= height);
+                assert_eq!(drawn.rows, 11);
+                for line in drawn.lines {
                     assert!(line.text().width() <= width, "{width}: {:?}", line.text());
                     assert!(!line.text().contains(char::is_control));
                 }
@@ -417,8 +433,7 @@ fn screens_fit_whatever_their_size() {
 fn scrolling_stops_at_the_end() {
     let now = Instant::now();
     let board = difficult_board(now);
-    let mut view =
-        View { target: "x", status: Status::Running, board: &board, deltas: false, scroll: 3, now };
+    let mut view = View { deltas: false, scroll: 3, ..plain("x", &board, now) };
     let screen = shown(&view, 80, 10);
     assert!(screen.contains("[Shop.Meter]") && !screen.contains("[Shop-Events]"), "{screen}");
     view.scroll = 1000;
@@ -432,8 +447,7 @@ fn late_values_are_marked() {
     let now = Instant::now();
     let mut board = difficult_board(now);
     let later = now + Duration::from_secs(5);
-    let view =
-        View { target: "x", status: Status::Running, board: &board, deltas: true, scroll: 0, now: later };
+    let view = View { deltas: true, scroll: 0, ..plain("x", &board, later) };
     let screen = shown(&view, 80, 30);
     assert!(screen.contains("No sample for 5 s"), "{screen}");
     assert!(!screen.contains("old)"), "the status line says it for all: {screen}");
@@ -442,11 +456,41 @@ fn late_values_are_marked() {
     for update in bench.counter("Shop-Events", "stock", 50.0, false, 1.0, "Interval=1000") {
         board.apply(&update, later);
     }
-    let view =
-        View { target: "x", status: Status::Running, board: &board, deltas: true, scroll: 0, now: later };
+    let view = View { deltas: true, scroll: 0, ..plain("x", &board, later) };
     let screen = shown(&view, 80, 30);
     assert!(screen.contains("Status: Running"), "{screen}");
     let line = |name: &str| screen.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
     assert!(line("rate").contains("(5 s old)"), "{screen}");
     assert_eq!(line("stock").split_whitespace().collect::<Vec<_>>(), ["stock", "(u)", "50", "8"]);
+}
+
+#[test]
+fn search_sort_cursor_and_chart() {
+    let now = Instant::now();
+    let board = difficult_board(now);
+    let screen = shown(&View { search: "OCK", ..plain("x", &board, now) }, 80, 30);
+    assert!(
+        screen.contains("stock") && screen.contains("Search: OCK") && !screen.contains("orders"),
+        "{screen}"
+    );
+    let screen = shown(&View { search: "ü", ..plain("x", &board, now) }, 80, 30);
+    assert!(screen.contains("blue  ü") && !screen.contains("1,234,567"), "by a tag: {screen}");
+
+    let screen = shown(&View { sort: Sort::Value, ..plain("x", &board, now) }, 80, 30);
+    let names: Vec<_> = screen.lines().skip(5).take(3).map(str::trim_start).collect();
+    assert!(
+        names[0].starts_with("latency [") && names[1].starts_with("orders (Count) [color=red,size=s]"),
+        "{screen}"
+    );
+    assert!(names[2].starts_with("stock"), "{screen}");
+
+    // The second row with a value.
+    let view = View { cursor: Some(1), chart: true, ..plain("x", &board, now) };
+    let screen = shown(&view, 80, 40);
+    assert!(screen.contains("\n>   stock (u) "), "{screen}");
+    assert!(screen.contains("\nstock (u)\n"), "the chart's title: {screen}");
+    // The cursor stays in sight.
+    let drawn = text::render(&View { cursor: Some(10), ..plain("x", &board, now) }, 80, 10);
+    assert!(drawn.lines.last().is_some_and(|line| line.text().starts_with('>')), "{drawn:?}");
+    assert_eq!(drawn.rows, 11);
 }

@@ -1,9 +1,13 @@
 //! How counters look as text.
 
+mod chart;
+mod layout;
 mod lines;
 mod number;
+mod processes;
 mod screen;
 
 pub use lines::{label, line, notice};
 pub use number::{abbreviated, number};
-pub use screen::{Line, Span, Status, Style, View, render};
+pub use processes::{Process, processes};
+pub use screen::{Drawn, Line, Sort, Span, Status, Style, View, render};

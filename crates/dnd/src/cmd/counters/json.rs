@@ -1,4 +1,4 @@
-//! Values as JSON: a document a line for each interval.
+//! Values as JSON: a document a line for each process and interval.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -6,81 +6,105 @@ use std::time::{Duration, Instant};
 use dnd_contract::Envelope;
 use dnd_counters::{Interval, Notice, Sample, SampleFacts, Update, rfc3339};
 
-use super::lines::unix_nanos_now;
-use super::watch::{Sink, Target};
+use super::hub::{Sink, State, Target};
+use super::lines::Said;
+use super::unix_nanos_now;
 
 /// Collects samples and writes them once in an interval, each exactly once.
 pub(super) struct Documents {
+    out: Box<dyn Write>,
     interval: Duration,
+    targets: Vec<Pending>,
+    said: Said,
+}
+
+/// What waits to be written of one target.
+#[derive(Default)]
+struct Pending {
     /// When the next document is due; set by the first sample, half an interval before the samples that follow, so
     /// that a little jitter does not move a sample into the neighbouring document.
     due: Option<Instant>,
     samples: Vec<Sample>,
     notices: Vec<Notice>,
+    over: bool,
 }
 
 impl Documents {
-    pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, due: None, samples: Vec::new(), notices: Vec::new() }
+    /// Writes to `out`.
+    pub(super) fn new(interval: Duration, out: Box<dyn Write>) -> Self {
+        Self { out, interval, targets: Vec::new(), said: Said::default() }
     }
 
-    fn write(&mut self, target: &Target) -> io::Result<()> {
+    fn write(&mut self, target: &Target, index: usize) -> io::Result<()> {
+        let Some(pending) = self.targets.get_mut(index) else { return Ok(()) };
+        let late = target.board.late(Instant::now()).filter(|_| !pending.over);
         let document = Interval {
             time: rfc3339(unix_nanos_now()),
-            pid: target.pid,
-            process: &target.name,
-            late_seconds: target.board.late(Instant::now()).map(|age| age.as_secs_f64()),
+            pid: target.subject.pid,
+            process: &target.subject.name,
+            late_seconds: late.map(|age| age.as_secs_f64()),
             dropped_events: target.board.dropped(),
-            samples: self.samples.iter().map(SampleFacts::from).collect(),
-            notices: self.notices.iter().collect(),
-            end: target.end,
+            samples: pending.samples.iter().map(SampleFacts::from).collect(),
+            notices: pending.notices.iter().collect(),
+            end: if let State::Ended(end) = target.state { Some(end) } else { None },
         };
         let envelope = Envelope { schema: "dnd.counters.monitor", version: 1, facts: document };
         let mut line = serde_json::to_vec(&envelope)?;
         line.push(b'\n');
-        self.samples.clear();
-        self.notices.clear();
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&line)?;
-        stdout.flush()
+        pending.samples.clear();
+        pending.notices.clear();
+        self.out.write_all(&line)?;
+        self.out.flush()
     }
 }
 
 impl Sink for Documents {
-    fn updates(&mut self, _target: &Target, updates: &[Update]) -> io::Result<()> {
+    fn updates(&mut self, targets: &[Target], index: usize, updates: &[Update]) -> io::Result<()> {
+        self.targets.resize_with(targets.len(), Pending::default);
+        let Some(pending) = self.targets.get_mut(index) else { return Ok(()) };
+        let mut runtime = false;
         for update in updates {
             match update {
-                Update::Sample(sample) => self.samples.push(sample.clone()),
-                Update::Notice(notice) => self.notices.push(notice.clone()),
+                Update::Sample(sample) => {
+                    runtime |= sample.series.source != dnd_counters::Source::Os;
+                    pending.samples.push(sample.clone());
+                }
+                Update::Notice(notice) => pending.notices.push(notice.clone()),
                 _ => {}
             }
         }
-        if self.due.is_none() && !self.samples.is_empty() {
-            self.due = Some(Instant::now() + (self.interval / 2).min(Duration::from_millis(500)));
+        if pending.due.is_none() && runtime {
+            pending.due = Some(Instant::now() + (self.interval / 2).min(Duration::from_millis(500)));
         }
         Ok(())
     }
 
-    fn tick(&mut self, target: &Target) -> io::Result<()> {
+    fn tick(&mut self, targets: &[Target]) -> io::Result<()> {
         let now = Instant::now();
-        let due = match self.due {
-            Some(due) => due,
-            // No sample ever came: that is worth a document, too, once in an interval.
-            None if target.board.late(now).is_some() => now,
-            None => return Ok(()),
-        };
-        if now < due {
-            return Ok(());
+        self.targets.resize_with(targets.len(), Pending::default);
+        for (index, target) in targets.iter().enumerate() {
+            let Some(pending) = self.targets.get_mut(index).filter(|pending| !pending.over) else { continue };
+            let over = matches!(target.state, State::Ended(_) | State::Failed(_));
+            let due = match pending.due {
+                _ if over => now,
+                Some(due) => due,
+                // No sample of the runtime ever came: that is worth a document, too, once in an interval.
+                None if target.board.late(now).is_some() => now,
+                None => continue,
+            };
+            if now < due {
+                continue;
+            }
+            let next = due + self.interval;
+            pending.due = Some(if next <= now { now + self.interval } else { next });
+            pending.over = over;
+            self.write(target, index)?;
         }
-        let mut next = due + self.interval;
-        if next <= now {
-            next = now + self.interval;
-        }
-        self.due = Some(next);
-        self.write(target)
+        self.said.failures(targets);
+        Ok(())
     }
 
-    fn end(&mut self, target: &Target) -> io::Result<()> {
-        self.write(target)
+    fn end(&mut self, targets: &[Target]) -> io::Result<()> {
+        self.tick(targets)
     }
 }

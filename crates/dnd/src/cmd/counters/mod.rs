@@ -1,17 +1,18 @@
 //! `dnd counters`: arguments that its subcommands share, and the loop that serves them.
 
+mod hub;
 mod json;
 mod lines;
 mod monitor;
 mod screen;
-mod watch;
+mod targets;
+mod terminal;
 
 use std::time::Duration;
 
 use dnd_counters::{Request, Selection};
 
 use crate::error::CliError;
-use crate::target::TargetArgs;
 
 /// The subcommands of `dnd counters`.
 #[derive(Debug, clap::Subcommand)]
@@ -31,13 +32,14 @@ pub(crate) fn run(command: &Command) -> Result<(), CliError> {
 #[derive(Debug, clap::Args)]
 struct WatchArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    targets: targets::TargetsArgs,
 
-    /// Counters to watch: PROVIDER or PROVIDER[COUNTER,...], separated by commas [default: System.Runtime]
+    /// Counters to watch: PROVIDER or PROVIDER[COUNTER,...], separated by commas [default: System.Runtime,OS,cgroup]
     ///
     /// A provider is an EventSource or a Meter; both are asked for, and a Meter is preferred. `EventCounters\PROVIDER`
     /// leaves the Meter out. A well-known counter of System.Runtime needs no provider: `gc-heap-size` is
     /// `System.Runtime[gc-heap-size]`. Its old and its new names (`dotnet.gc.last_collection.heap.size`) each find both.
+    /// `OS` and `cgroup` are what the operating system knows of the process and its container.
     #[arg(long, value_name = "LIST", value_parser = Selection::parse)]
     counters: Option<Selection>,
 
@@ -81,6 +83,11 @@ impl WatchArgs {
         request.max_time_series = self.max_time_series;
         request
     }
+}
+
+/// The wall clock: UTC, nanoseconds since 1970.
+fn unix_nanos_now() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use dnd_counters::session::End;
 
 use super::WatchArgs;
+use super::hub::{Sink, State, Target, watch};
 use super::json::Documents;
 use super::lines::Lines;
 use super::screen::Screen;
-use super::watch::{Sink, watch};
 use crate::error::CliError;
 use crate::target::block_on;
 
@@ -34,39 +34,41 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let request = args.watch.request();
     block_on(async {
-        let chosen = args.watch.target.resolve().await?;
-        let (pid, name) = (chosen.facts.pid, chosen.facts.name.clone());
+        let arrivals = args.watch.targets.resolve().await?;
         let duration = args.watch.duration;
         let mut keys = None;
         let mut sink: Box<dyn Sink> = if args.json {
-            Box::new(Documents::new(request.interval))
+            Box::new(Documents::new(request.interval, Box::new(io::stdout())))
         } else if io::stdout().is_terminal() {
-            let (screen, receiver) = Screen::open(&chosen.facts, args.show_deltas)?;
+            let (screen, receiver) = Screen::open(args.show_deltas, arrivals.single)?;
             keys = receiver;
             Box::new(screen)
         } else {
-            Box::new(Lines::new())
+            Box::new(Lines::default())
         };
-        let end = watch(chosen, request, duration, keys, sink.as_mut()).await;
+        let watched = watch(arrivals, request, duration, keys, sink.as_mut()).await;
         // The terminal is put back before anything is said on it.
         drop(sink);
-        say(pid, &name, end?);
+        say(&watched?);
         Ok(())
     })
 }
 
-/// What a user should know about the end.
-fn say(pid: u32, name: &str, end: End) {
-    let name = dnd_contract::escape(name);
-    let text = match end {
-        End::Stopped => return,
-        End::Abandoned => format!(
-            "note: process {pid} ({name}) did not confirm the end of the session; the connection was closed, which ends \
-             it as soon as the process goes on"
-        ),
-        End::TargetEnded => format!("process {pid} ({name}) has ended"),
-        End::TargetDied => format!("process {pid} ({name}) has ended abruptly: killed, or crashed"),
-    };
-    // Nothing is left to do when standard error is gone.
-    let _ = writeln!(io::stderr(), "{text}");
+/// What a user should know about the end of processes, on standard error.
+pub(super) fn say(targets: &[Target]) {
+    for target in targets {
+        let (pid, name) = (target.subject.pid, dnd_contract::escape(&target.subject.name));
+        let State::Ended(end) = target.state else { continue };
+        let text = match end {
+            End::Stopped => continue,
+            End::Abandoned => format!(
+                "note: process {pid} ({name}) did not confirm the end of the session; the connection was closed, which \
+                 ends it as soon as the process goes on"
+            ),
+            End::TargetEnded => format!("process {pid} ({name}) has ended"),
+            End::TargetDied => format!("process {pid} ({name}) has ended abruptly: killed, or crashed"),
+        };
+        // Nothing is left to do when standard error is gone.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
 }

@@ -1,278 +1,242 @@
-//! Values on a terminal.
+//! Values on a terminal: the list of processes if there are several, and the counters of one.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use crossterm::style::{Attribute, Color, Print, SetAttribute, SetForegroundColor};
-use crossterm::{cursor, queue, terminal};
-use dnd_counters::text::{self, Line, Status, Style, View};
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use dnd_counters::session::End;
+use dnd_counters::text::{self, Process, Sort, Status, View};
 use dnd_counters::{Board, Update};
-use dnd_ps::ProcessFacts;
-use tokio::sync::mpsc;
 
-use super::watch::{Sink, Target};
+use super::hub::{Keys, Sink, State, Target};
+use super::terminal::Terminal;
 use crate::error::{CliError, stdout_failed};
-
-/// How often the thread that waits for keys sees whether it is still wanted.
-const KEYS_WANTED: Duration = Duration::from_millis(200);
-
-/// Keys, and changes of the terminal's size.
-pub(super) type Keys = mpsc::UnboundedReceiver<io::Result<Event>>;
 
 /// Draws boards on the alternate screen, and leaves the terminal as it was.
 pub(super) struct Screen {
     terminal: Terminal,
-    /// What is said of the process.
-    target: String,
     deltas: bool,
+    sort: Sort,
+    search: String,
+    typing: bool,
+    /// The row with the cursor; none until it is moved.
+    cursor: Option<usize>,
+    chart: bool,
     scroll: usize,
-    /// Rows of the whole table when it was last drawn.
+    /// Rows with values when the table was last drawn.
     rows: usize,
-    started: bool,
     /// The values when the user paused, and when that was.
     frozen: Option<(Board, Instant)>,
+    /// The process that is shown; none while the list is.
+    shown: Option<usize>,
+    /// The process chosen in the list.
+    chosen: usize,
 }
 
 impl Screen {
-    /// Takes the terminal over.
-    pub(super) fn open(facts: &ProcessFacts, deltas: bool) -> Result<(Self, Option<Keys>), CliError> {
+    /// Takes the terminal over. A single process is shown at once, several as a list first.
+    pub(super) fn open(deltas: bool, single: bool) -> Result<(Self, Option<Keys>), CliError> {
         let terminal = Terminal::open().map_err(stdout_failed)?;
         let keys = terminal.keys();
-        let mut target = format!("{} {}", facts.pid, facts.name);
-        if let Some(assembly) = facts.entry_assembly.as_ref().filter(|assembly| **assembly != facts.name) {
-            // Writing to a String can't fail.
-            let _ = write!(target, " ({assembly})");
-        }
-        if let Some(version) = &facts.runtime_version {
-            let _ = write!(target, ", .NET {version}");
-        }
-        let screen = Self { terminal, target, deltas, scroll: 0, rows: 0, started: false, frozen: None };
+        let screen = Self {
+            terminal,
+            deltas,
+            sort: Sort::default(),
+            search: String::new(),
+            typing: false,
+            cursor: None,
+            chart: false,
+            scroll: 0,
+            rows: 0,
+            frozen: None,
+            shown: if single { Some(0) } else { None },
+            chosen: 0,
+        };
         Ok((screen, keys))
     }
 
-    fn draw(&mut self, target: &Target) -> io::Result<()> {
+    fn draw(&mut self, targets: &[Target]) -> io::Result<()> {
         let (width, height) = self.terminal.size();
-        let (board, now, status) = match &self.frozen {
-            Some((board, when)) => (board, *when, Status::Paused),
-            None if target.end.is_some() => (&target.board, Instant::now(), Status::Ended),
-            None if self.started => (&target.board, Instant::now(), Status::Running),
-            None => (&target.board, Instant::now(), Status::Waiting),
-        };
-        let view =
-            View { target: &self.target, status, board, deltas: self.deltas, scroll: self.scroll, now };
-        let (lines, rows) = text::render(&view, width, height);
-        self.rows = rows;
+        if let Some(index) = self.shown {
+            let Some(target) = targets.get(index) else { return Ok(()) };
+            let description = target.subject.describe();
+            let drawn = text::render(&self.view(target, &description), width, height);
+            (self.rows, self.scroll) = (drawn.rows, drawn.scroll);
+            return self.terminal.show(drawn.lines);
+        }
+        let described: Vec<(String, String)> = targets.iter().map(|t| (name(t), state(t))).collect();
+        let list: Vec<Process<'_>> = targets
+            .iter()
+            .zip(&described)
+            .map(|(target, (name, state))| Process {
+                pid: target.subject.pid,
+                name,
+                state,
+                board: &target.board,
+            })
+            .collect();
+        let lines = text::processes(&list, self.chosen, Instant::now(), width, height);
         self.terminal.show(lines)
     }
 
-    fn scroll_by(&mut self, rows: isize) {
-        self.scroll = self.scroll.saturating_add_signed(rows).min(self.rows.saturating_sub(1));
+    fn view<'a>(&'a self, target: &'a Target, description: &'a str) -> View<'a> {
+        let (board, now, status) = match &self.frozen {
+            Some((board, when)) => (board, *when, Status::Paused),
+            None => {
+                let status = match target.state {
+                    State::Ended(_) | State::Failed(_) => Status::Ended,
+                    _ if target.board.has_runtime() => Status::Running,
+                    _ => Status::Waiting,
+                };
+                (&target.board, Instant::now(), status)
+            }
+        };
+        View {
+            target: description,
+            status,
+            board,
+            deltas: self.deltas,
+            sort: self.sort,
+            search: &self.search,
+            typing: self.typing,
+            cursor: self.cursor,
+            chart: self.chart,
+            scroll: self.scroll,
+            now,
+        }
+    }
+
+    /// Whether to go on.
+    fn key(&mut self, key: KeyEvent, targets: &[Target]) -> bool {
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            return !matches!(key.code, KeyCode::Char('c' | 'd'));
+        }
+        if self.typing {
+            match key.code {
+                KeyCode::Enter => self.typing = false,
+                KeyCode::Esc => {
+                    self.typing = false;
+                    self.search.clear();
+                }
+                KeyCode::Backspace => drop(self.search.pop()),
+                KeyCode::Char(c) => self.search.push(c),
+                _ => {}
+            }
+            self.cursor = self.cursor.map(|_| 0);
+            return true;
+        }
+        match (key.code, self.shown) {
+            (KeyCode::Char('q' | 'Q'), _) => return false,
+            (KeyCode::Down | KeyCode::Char('j'), None) => {
+                self.chosen = (self.chosen + 1).min(targets.len().saturating_sub(1));
+            }
+            (KeyCode::Up | KeyCode::Char('k'), None) => self.chosen = self.chosen.saturating_sub(1),
+            (KeyCode::Enter, None) if self.chosen < targets.len() => {
+                self.shown = Some(self.chosen);
+                (self.cursor, self.scroll) = (None, 0);
+            }
+            (_, None) => {}
+            (KeyCode::Esc | KeyCode::Backspace, _) => {
+                if !self.search.is_empty() {
+                    self.search.clear();
+                } else if targets.len() > 1 {
+                    self.shown = None;
+                    self.frozen = None;
+                }
+            }
+            (KeyCode::Char('p' | 'P'), Some(index)) if self.frozen.is_none() => {
+                self.frozen = targets.get(index).map(|target| (target.board.clone(), Instant::now()));
+            }
+            (KeyCode::Char('r' | 'R'), _) => self.frozen = None,
+            (KeyCode::Char('/'), _) => self.typing = true,
+            (KeyCode::Char('d' | 'D'), _) => self.deltas = !self.deltas,
+            (KeyCode::Char('s' | 'S'), _) => {
+                self.sort = match self.sort {
+                    Sort::Name => Sort::Value,
+                    Sort::Value => Sort::Change,
+                    Sort::Change => Sort::Name,
+                };
+            }
+            (KeyCode::Char('c' | 'C'), _) => {
+                self.chart = !self.chart;
+                self.cursor = self.cursor.or(Some(0));
+            }
+            (KeyCode::Down | KeyCode::Char('j'), _) => self.move_by(1),
+            (KeyCode::Up | KeyCode::Char('k'), _) => self.move_by(-1),
+            (KeyCode::PageDown, _) => self.move_by(10),
+            (KeyCode::PageUp, _) => self.move_by(-10),
+            (KeyCode::Home, _) => self.cursor = Some(0),
+            (KeyCode::End, _) => self.cursor = Some(self.rows.saturating_sub(1)),
+            _ => {}
+        }
+        true
+    }
+
+    fn move_by(&mut self, rows: isize) {
+        let last = self.rows.saturating_sub(1);
+        self.cursor = Some(self.cursor.map_or(0, |cursor| cursor.saturating_add_signed(rows).min(last)));
+    }
+}
+
+fn name(target: &Target) -> String {
+    match &target.subject.assembly {
+        Some(assembly) if *assembly != target.subject.name => format!("{} ({assembly})", target.subject.name),
+        _ => target.subject.name.clone(),
+    }
+}
+
+fn state(target: &Target) -> String {
+    match &target.state {
+        State::Starting => "starting".to_owned(),
+        State::Watched => String::new(),
+        State::Ended(End::TargetDied) => "died".to_owned(),
+        State::Ended(_) => "ended".to_owned(),
+        State::Failed(reason) => reason.clone(),
     }
 }
 
 impl Sink for Screen {
-    fn updates(&mut self, target: &Target, updates: &[Update]) -> io::Result<()> {
-        self.started |= updates.iter().any(|update| matches!(update, Update::Sample(_)));
-        self.draw(target)
+    fn updates(&mut self, targets: &[Target], _index: usize, _updates: &[Update]) -> io::Result<()> {
+        self.draw(targets)
     }
 
-    fn tick(&mut self, target: &Target) -> io::Result<()> {
-        self.draw(target)
+    fn tick(&mut self, targets: &[Target]) -> io::Result<()> {
+        self.draw(targets)
     }
 
-    fn terminal(&mut self, target: &Target, event: &Event) -> io::Result<bool> {
+    fn terminal(&mut self, targets: &[Target], event: &Event) -> io::Result<bool> {
         match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => {
-                let control = key.modifiers.contains(KeyModifiers::CONTROL);
-                match key.code {
-                    KeyCode::Char('c' | 'd') if control => return Ok(false),
-                    KeyCode::Char('q' | 'Q') => return Ok(false),
-                    KeyCode::Char('p' | 'P') if self.frozen.is_none() => {
-                        self.frozen = Some((target.board.clone(), Instant::now()));
-                    }
-                    KeyCode::Char('r' | 'R') => self.frozen = None,
-                    KeyCode::Down | KeyCode::Char('j') => self.scroll_by(1),
-                    KeyCode::Up | KeyCode::Char('k') => self.scroll_by(-1),
-                    KeyCode::PageDown => self.scroll_by(10),
-                    KeyCode::PageUp => self.scroll_by(-10),
-                    KeyCode::Home => self.scroll = 0,
-                    KeyCode::End => self.scroll = self.rows,
-                    _ => return Ok(true),
+                if !self.key(*key, targets) {
+                    return Ok(false);
                 }
             }
             Event::Resize(..) => self.terminal.forget(),
             _ => return Ok(true),
         }
-        self.draw(target)?;
+        self.draw(targets)?;
         Ok(true)
     }
 
-    fn end(&mut self, target: &Target) -> io::Result<()> {
+    fn end(&mut self, targets: &[Target]) -> io::Result<()> {
         // Whoever looks after the process has died wants its last values: they stay on the terminal.
-        if !matches!(
-            target.end,
-            Some(dnd_counters::session::End::TargetEnded | dnd_counters::session::End::TargetDied)
-        ) {
+        let Some(target) = self.shown.and_then(|index| targets.get(index)) else { return Ok(()) };
+        if !matches!(target.state, State::Ended(End::TargetEnded | End::TargetDied)) {
             return Ok(());
         }
         self.frozen = None;
+        (self.cursor, self.chart, self.scroll) = (None, false, 0);
         let (width, _) = self.terminal.size();
-        let now = Instant::now();
-        let status = Status::Ended;
-        let board = &target.board;
-        let view = View { target: &self.target, status, board, deltas: self.deltas, scroll: 0, now };
-        let (lines, _) = text::render(&view, width, usize::MAX);
+        let description = target.subject.describe();
+        let drawn = text::render(&self.view(target, &description), width, usize::MAX);
         self.terminal.close();
         let mut all = String::new();
-        for line in lines.iter().skip(1) {
+        for line in drawn.lines.iter().skip(1) {
             all.push_str(line.text().trim_end());
             all.push('\n');
         }
         let mut stdout = io::stdout().lock();
         stdout.write_all(all.as_bytes())?;
         stdout.flush()
-    }
-}
-
-/// Whether the terminal is in our hands: a panic must give it back, too.
-static TAKEN: AtomicBool = AtomicBool::new(false);
-
-/// The terminal in raw mode with its alternate screen; dropping it puts everything back.
-struct Terminal {
-    shown: Vec<Line>,
-    size: (usize, usize),
-    color: bool,
-}
-
-impl Terminal {
-    fn open() -> io::Result<Self> {
-        static HOOK: std::sync::Once = std::sync::Once::new();
-        HOOK.call_once(|| {
-            let before = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |panic| {
-                give_back();
-                before(panic);
-            }));
-        });
-        let color = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        TAKEN.store(true, Ordering::SeqCst);
-        let terminal = Self { shown: Vec::new(), size: (0, 0), color };
-        if io::IsTerminal::is_terminal(&io::stdin()) {
-            terminal::enable_raw_mode()?;
-        }
-        let mut stdout = io::stdout().lock();
-        queue!(
-            stdout,
-            terminal::EnterAlternateScreen,
-            cursor::Hide,
-            terminal::Clear(terminal::ClearType::All)
-        )?;
-        stdout.flush()?;
-        Ok(terminal)
-    }
-
-    /// A thread that waits for keys; none when standard input is no terminal.
-    fn keys(&self) -> Option<Keys> {
-        if !io::IsTerminal::is_terminal(&io::stdin()) {
-            return None;
-        }
-        let (sender, receiver) = mpsc::unbounded_channel();
-        std::thread::spawn(move || {
-            while !sender.is_closed() {
-                let event = match event::poll(KEYS_WANTED) {
-                    Ok(false) => continue,
-                    Ok(true) => event::read(),
-                    Err(error) => Err(error),
-                };
-                let failed = event.is_err();
-                if sender.send(event).is_err() || failed {
-                    break;
-                }
-            }
-        });
-        Some(receiver)
-    }
-
-    /// Columns and rows.
-    fn size(&mut self) -> (usize, usize) {
-        let size = match terminal::size() {
-            Ok((columns, rows)) if columns > 0 && rows > 0 => (usize::from(columns), usize::from(rows)),
-            _ => (80, 24),
-        };
-        if size != self.size {
-            self.size = size;
-            self.forget();
-        }
-        size
-    }
-
-    /// What is on the screen is not known any more.
-    fn forget(&mut self) {
-        self.shown.clear();
-    }
-
-    /// Writes the lines that differ from those on the screen, with one write.
-    fn show(&mut self, lines: Vec<Line>) -> io::Result<()> {
-        let mut out: Vec<u8> = Vec::new();
-        if self.shown.is_empty() {
-            queue!(out, terminal::Clear(terminal::ClearType::All))?;
-        }
-        let empty = Line::default();
-        for row in 0..lines.len().max(self.shown.len()) {
-            let line = lines.get(row).unwrap_or(&empty);
-            if self.shown.get(row).unwrap_or(&empty) != line {
-                queue!(out, cursor::MoveTo(0, u16::try_from(row).unwrap_or(u16::MAX)))?;
-                self.line(line, &mut out)?;
-                queue!(out, terminal::Clear(terminal::ClearType::UntilNewLine))?;
-            }
-        }
-        self.shown = lines;
-        if out.is_empty() {
-            return Ok(());
-        }
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&out)?;
-        stdout.flush()
-    }
-
-    fn line(&self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
-        for span in &line.spans {
-            if !self.color || span.style == Style::Plain {
-                queue!(out, Print(&span.text))?;
-                continue;
-            }
-            match span.style {
-                Style::Bold => queue!(out, SetAttribute(Attribute::Bold))?,
-                Style::Dim => queue!(out, SetAttribute(Attribute::Dim))?,
-                Style::Warning => queue!(out, SetForegroundColor(Color::Yellow))?,
-                Style::Plain => {}
-            }
-            queue!(out, Print(&span.text), SetAttribute(Attribute::Reset))?;
-        }
-        Ok(())
-    }
-
-    fn close(&mut self) {
-        give_back();
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        give_back();
-    }
-}
-
-/// Puts the terminal back, once.
-fn give_back() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
-        // Whatever fails here, the rest must be tried.
-        let mut stdout = io::stdout();
-        let _ = queue!(stdout, SetAttribute(Attribute::Reset), cursor::Show, terminal::LeaveAlternateScreen);
-        let _ = stdout.flush();
-        let _ = terminal::disable_raw_mode();
     }
 }

@@ -1,0 +1,305 @@
+//! The loop behind every way to watch counters: sessions with any number of processes on one side, a sink on the other,
+//! and between them everything that can end it, so that no session is ever left running.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crossterm::event::Event as TerminalEvent;
+use dnd_contract::{Explain, Kind};
+use dnd_counters::os::Probe;
+use dnd_counters::session::{self, End, Message};
+use dnd_counters::{Board, Request, Update};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::targets::{Arrival, Arrivals, Subject};
+use crate::error::{CliError, stdout_failed};
+
+/// How often a sink may look at the clock: for late samples.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A process being watched.
+pub(super) struct Target {
+    /// The process.
+    pub(super) subject: Subject,
+    /// Its values.
+    pub(super) board: Board,
+    /// What became of it.
+    pub(super) state: State,
+    probe: Option<Probe>,
+}
+
+/// What became of a process.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum State {
+    /// Its sessions are being started.
+    Starting,
+    /// It is watched.
+    Watched,
+    /// It isn't any more.
+    Ended(End),
+    /// It can't be watched.
+    Failed(String),
+}
+
+impl State {
+    fn over(&self) -> bool {
+        matches!(self, Self::Ended(_) | Self::Failed(_))
+    }
+}
+
+/// Where values go.
+pub(super) trait Sink {
+    /// New values of the target at `index`; its board has them already.
+    fn updates(&mut self, targets: &[Target], index: usize, updates: &[Update]) -> io::Result<()>;
+
+    /// Time has passed, or a target has changed its state.
+    fn tick(&mut self, targets: &[Target]) -> io::Result<()>;
+
+    /// A key was pressed, or the terminal changed its size. Whether to go on.
+    fn terminal(&mut self, _targets: &[Target], _event: &TerminalEvent) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Nothing more will come.
+    fn end(&mut self, targets: &[Target]) -> io::Result<()>;
+}
+
+/// Keys, and changes of the terminal's size.
+pub(super) type Keys = mpsc::UnboundedReceiver<io::Result<TerminalEvent>>;
+
+/// Watches all that arrives, until something ends it. Gives the targets as they were at the end.
+///
+/// With a single target, what goes wrong with it is the error; with several, it is its state.
+pub(super) async fn watch(
+    arrivals: Arrivals,
+    request: Request,
+    duration: Option<Duration>,
+    mut keys: Option<Keys>,
+    sink: &mut dyn Sink,
+) -> Result<Vec<Target>, CliError> {
+    let mut signals = Signals::new()?;
+    let (sender, mut messages) = mpsc::unbounded_channel();
+    let Arrivals { first, mut more, single } = arrivals;
+    let mut hub = Hub {
+        request,
+        targets: Vec::new(),
+        sessions: JoinSet::new(),
+        stop: watch::channel(false).0,
+        sender,
+        errors: Vec::new(),
+    };
+    for subject in first {
+        hub.add(subject);
+    }
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut probes = tokio::time::interval(hub.request.interval);
+    probes.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let deadline = async {
+        match duration {
+            Some(duration) => tokio::time::sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(deadline);
+    let mut stopping = false;
+    let mut written = Ok(());
+    while !hub.sessions.is_empty() || (more.is_some() && !stopping) {
+        let go_on = tokio::select! {
+            biased;
+            again = signals.recv() => {
+                if stopping && again {
+                    // Asked twice: leave at once. Closing the connections ends the sessions, too.
+                    return Err(CliError::Quiet(Kind::Failed));
+                }
+                Ok(false)
+            }
+            Some((index, message)) = messages.recv() => hub.message(index, message, sink),
+            event = next(&mut keys), if !stopping => match event {
+                Some(Ok(event)) => sink.terminal(&hub.targets, &event),
+                // The terminal is gone: nobody is watching.
+                Some(Err(_)) | None => Ok(false),
+            },
+            () = &mut deadline, if !stopping => Ok(false),
+            arrival = next(&mut more), if !stopping => {
+                match arrival {
+                    Some(Arrival::Found(subject)) => hub.add(*subject),
+                    Some(Arrival::Over) => stopping = stop(&hub),
+                    Some(Arrival::Failed(error)) => {
+                        hub.errors.push(error);
+                        stopping = stop(&hub);
+                    }
+                    None => more = None,
+                }
+                sink.tick(&hub.targets).map(|()| true)
+            }
+            _ = probes.tick(), if !stopping => hub.probe(sink),
+            _ = ticks.tick(), if !stopping => {
+                for target in &mut hub.targets {
+                    target.board.prune(Instant::now());
+                }
+                sink.tick(&hub.targets).map(|()| true)
+            }
+            Some(ended) = hub.sessions.join_next() => {
+                while let Ok((index, message)) = messages.try_recv() {
+                    if written.is_ok() {
+                        written = hub.message(index, message, sink).map(drop);
+                    }
+                }
+                hub.ended(ended);
+                if written.is_ok() { sink.tick(&hub.targets).map(|()| true) } else { Ok(true) }
+            }
+        };
+        if !matches!(go_on, Ok(true)) && !stopping {
+            stopping = stop(&hub);
+        }
+        if let Err(error) = go_on
+            && written.is_ok()
+        {
+            written = Err(error);
+        }
+    }
+    written.and_then(|()| sink.end(&hub.targets)).map_err(stdout_failed)?;
+    // Of several, those that could be watched are what was asked for.
+    if (single || hub.targets.iter().all(|target| matches!(target.state, State::Failed(_))))
+        && let Some(error) = hub.errors.into_iter().next()
+    {
+        return Err(error);
+    }
+    Ok(hub.targets)
+}
+
+fn stop(hub: &Hub) -> bool {
+    hub.stop.send_replace(true);
+    true
+}
+
+async fn next<T>(receiver: &mut Option<mpsc::UnboundedReceiver<T>>) -> Option<T> {
+    match receiver {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The targets and their sessions.
+struct Hub {
+    request: Request,
+    targets: Vec<Target>,
+    sessions: JoinSet<(usize, Result<End, dnd_counters::Error>)>,
+    stop: watch::Sender<bool>,
+    sender: mpsc::UnboundedSender<(usize, Message)>,
+    errors: Vec<CliError>,
+}
+
+impl Hub {
+    fn add(&mut self, subject: Subject) {
+        let index = self.targets.len();
+        let now = Instant::now();
+        let (mut request, stopped, sender) =
+            (self.request.clone(), self.stop.subscribe(), self.sender.clone());
+        request.client = format!("{}-{index}", request.client);
+        let (endpoint, resume, pid) = (subject.endpoint.clone(), subject.resume, subject.pid);
+        self.targets.push(Target {
+            probe: Probe::new(pid, &request.selection, request.interval, now),
+            board: Board::new(request.interval, now),
+            state: State::Starting,
+            subject,
+        });
+        self.sessions.spawn(async move {
+            let send = |message| {
+                // A receiver that is gone means that the program is ending.
+                let _ = sender.send((index, message));
+            };
+            (index, session::run(&endpoint, pid, request, resume, stopped, send).await)
+        });
+    }
+
+    fn message(&mut self, index: usize, message: Message, sink: &mut dyn Sink) -> io::Result<bool> {
+        let Some(target) = self.targets.get_mut(index) else { return Ok(true) };
+        match message {
+            Message::Started => {
+                if !target.state.over() {
+                    target.state = State::Watched;
+                }
+                sink.tick(&self.targets)?;
+            }
+            Message::Updates(updates) => self.apply(index, &updates, sink)?,
+        }
+        Ok(true)
+    }
+
+    fn apply(&mut self, index: usize, updates: &[Update], sink: &mut dyn Sink) -> io::Result<()> {
+        let Some(target) = self.targets.get_mut(index) else { return Ok(()) };
+        let now = Instant::now();
+        for update in updates {
+            target.board.apply(update, now);
+        }
+        sink.updates(&self.targets, index, updates)
+    }
+
+    /// Asks the operating system about all targets.
+    fn probe(&mut self, sink: &mut dyn Sink) -> io::Result<bool> {
+        let mut updates = Vec::new();
+        for index in 0..self.targets.len() {
+            let Some(target) = self.targets.get_mut(index).filter(|target| !target.state.over()) else {
+                continue;
+            };
+            let Some(probe) = &mut target.probe else { continue };
+            probe.read(Instant::now(), super::unix_nanos_now(), &mut updates);
+            self.apply(index, &updates, sink)?;
+            updates.clear();
+        }
+        Ok(true)
+    }
+
+    fn ended(&mut self, ended: Result<(usize, Result<End, dnd_counters::Error>), tokio::task::JoinError>) {
+        match ended {
+            Ok((index, end)) => {
+                let Some(target) = self.targets.get_mut(index) else { return };
+                target.state = match end {
+                    Ok(end) => State::Ended(end),
+                    Err(error) => {
+                        let text = error.to_string();
+                        let (kind, hints) = (error.kind(), error.hints());
+                        self.errors.push(CliError::Explained { kind, error: Box::new(error), hints });
+                        State::Failed(text)
+                    }
+                };
+            }
+            Err(error) => self.errors.push(CliError::new(Kind::Internal, error.to_string())),
+        }
+    }
+}
+
+/// What asks a program to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| CliError::new(Kind::Failed, format!("cannot listen for signals: {error}")))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one. Whether it is one that a user sends again in impatience.
+    async fn recv(&mut self) -> bool {
+        tokio::select! {
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => true,
+            _ = self.hang_up.recv() => false,
+        }
+    }
+}

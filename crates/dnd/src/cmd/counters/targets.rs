@@ -1,0 +1,197 @@
+//! Which processes to watch: chosen by id or name, several of them, or all, also those that are yet to start.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use dnd_ipc::Endpoint;
+use dnd_ipc::procfs::ProcFs;
+use dnd_ps::Chosen;
+use tokio::sync::mpsc;
+
+use crate::error::CliError;
+use crate::target::discovery;
+
+/// How often new processes are looked for.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Options that choose processes.
+#[derive(Debug, clap::Args)]
+#[group(id = "targets")]
+pub(super) struct TargetsArgs {
+    /// Ids of the processes, as `dnd ps` shows them
+    #[arg(short, long, value_name = "PID,...", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["name", "all"])]
+    process_id: Vec<u32>,
+
+    /// Name of the process as `dnd ps` shows it, or of its entry assembly; with `*` all that match, also later ones
+    #[arg(short, long, value_name = "NAME", conflicts_with = "all")]
+    name: Option<String>,
+
+    /// All .NET processes, also those that start later
+    #[arg(long)]
+    all: bool,
+}
+
+/// A process to watch.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    /// Its id, as seen from here.
+    pub(super) pid: u32,
+    /// Its name.
+    pub(super) name: String,
+    /// Its entry assembly, where known.
+    pub(super) assembly: Option<String>,
+    /// Version of its runtime, where known.
+    pub(super) runtime: Option<String>,
+    /// Where to reach it.
+    pub(super) endpoint: Endpoint,
+    /// Whether it waits to be let run once the sessions are started.
+    pub(super) resume: bool,
+}
+
+impl Subject {
+    /// `4711 dotnet (Shop), .NET 8.0.33`.
+    pub(super) fn describe(&self) -> String {
+        let mut text = format!("{} {}", self.pid, self.name);
+        if let Some(assembly) = self.assembly.as_ref().filter(|assembly| **assembly != self.name) {
+            text.push_str(&format!(" ({assembly})"));
+        }
+        if let Some(version) = &self.runtime {
+            text.push_str(&format!(", .NET {version}"));
+        }
+        text
+    }
+}
+
+impl From<Chosen> for Subject {
+    fn from(chosen: Chosen) -> Self {
+        Self {
+            pid: chosen.facts.pid,
+            name: chosen.facts.name,
+            assembly: chosen.facts.entry_assembly,
+            runtime: chosen.facts.runtime_version,
+            endpoint: chosen.endpoint,
+            resume: false,
+        }
+    }
+}
+
+/// What comes while others are watched.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// Another process.
+    Found(Box<Subject>),
+    /// There is no more to watch: all is to be ended.
+    Over,
+    /// No more can come, because of this.
+    Failed(CliError),
+}
+
+/// The processes to watch.
+pub(super) struct Arrivals {
+    /// Those that are there.
+    pub(super) first: Vec<Subject>,
+    /// Those that come later.
+    pub(super) more: Option<mpsc::UnboundedReceiver<Arrival>>,
+    /// Whether it was one process that was asked for.
+    pub(super) single: bool,
+}
+
+impl TargetsArgs {
+    /// Finds the processes; they have answered, or are too old to tell about themselves.
+    pub(super) async fn resolve(&self) -> Result<Arrivals, CliError> {
+        let mut discovery = discovery();
+        let proc = ProcFs::default();
+        let pattern = match &self.name {
+            _ if self.all => Some("*"),
+            Some(name) if name.contains('*') => Some(name.as_str()),
+            _ => None,
+        };
+        if let Some(pattern) = pattern {
+            return Ok(Arrivals { first: Vec::new(), more: Some(follow(pattern.to_owned())), single: false });
+        }
+        let mut first = Vec::new();
+        match (self.process_id.as_slice(), &self.name) {
+            ([], Some(name)) => first.push(dnd_ps::by_name(&mut discovery, &proc, name).await?.into()),
+            ([], None) => return Err(dnd_ps::none_given(&mut discovery, &proc).await.into()),
+            (pids, _) => {
+                for &pid in pids {
+                    let known = first.iter().any(|subject: &Subject| subject.pid == pid);
+                    if !known {
+                        first.push(dnd_ps::by_pid(&mut discovery, &proc, pid).await?.into());
+                    }
+                }
+            }
+        }
+        let single = first.len() == 1;
+        Ok(Arrivals { first, more: None, single })
+    }
+}
+
+/// Looks for processes whose name matches, again and again.
+fn follow(pattern: String) -> mpsc::UnboundedReceiver<Arrival> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let proc = ProcFs::default();
+        let mut known: HashSet<(u32, u64)> = HashSet::new();
+        let mut ticks = tokio::time::interval(LOOK);
+        while !sender.is_closed() {
+            ticks.tick().await;
+            let processes = discovery().scan();
+            known.retain(|id| processes.iter().any(|process| (process.pid, process.start_time) == *id));
+            for process in processes {
+                let id = (process.pid, process.start_time);
+                let Ok(endpoint) = process.endpoint.clone() else { continue };
+                if known.contains(&id) {
+                    continue;
+                }
+                let Some(facts) = dnd_ps::facts(&proc, &process).await else { continue };
+                let names = std::iter::once(&facts.name).chain(&facts.entry_assembly);
+                if facts.reason.is_some() {
+                    // Not reachable now; maybe later.
+                    continue;
+                }
+                known.insert(id);
+                if names.into_iter().any(|name| matches(&pattern, name)) {
+                    let subject = Subject::from(Chosen { process, endpoint, facts });
+                    if sender.send(Arrival::Found(Box::new(subject))).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    receiver
+}
+
+/// Whether a name matches a pattern in which `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = name.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some((_, after)) = rest.split_once(part) else { return false };
+        rest = after;
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name) in
+            [("*", ""), ("*", "x"), ("api*", "api"), ("api*", "api-1"), ("*-*", "a-b"), ("a*b*c", "aXbbc")]
+        {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in
+            [("api*", "xapi"), ("*api", "apix"), ("a*b*c", "acb"), ("a*a", "a"), ("api", "api2")]
+        {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+}
