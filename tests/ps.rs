@@ -24,7 +24,7 @@ fn entry(document: &Value, pid: u32) -> Value {
     all.iter().find(|p| p["pid"] == pid).cloned().unwrap_or_default()
 }
 
-fn cmdline(pid: u32) -> Vec<String> {
+pub(crate) fn cmdline(pid: u32) -> Vec<String> {
     let bytes = must(std::fs::read(format!("/proc/{pid}/cmdline")), "cmdline");
     bytes
         .strip_suffix(b"\0")

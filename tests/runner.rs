@@ -7,6 +7,7 @@ mod collect;
 mod container;
 mod counters;
 mod fake_runtime;
+mod leak_hunt;
 mod ps;
 
 /// The binary under test.

@@ -33,15 +33,19 @@ mod lines;
 pub mod nettrace;
 mod oracle;
 mod pty;
+mod redact;
 mod target;
+mod transcript;
 
 pub use bench::{bench, must, one_per_major, runtime, runtimes, skip};
 pub use command::{Dnd, Output, Running};
 pub use cores::{By, Core, CoreSpec, Kind, SharedCore, core, shared_core, shared_cores, single_file_core};
 pub use oracle::{oracle, oracle_for};
 pub use pty::{Key, Screen};
+pub use redact::Redactor;
 pub use target::{SingleFile, Target, TargetBuilder, single_files};
-pub use xtask::bench::Bench;
+pub use transcript::{Step, Transcript};
+pub use xtask::bench::{Bench, Scratch};
 pub use xtask::runtimes::Runtime;
 
 use std::time::Duration;
