@@ -326,10 +326,7 @@ fn signals_and_closed_pipes_are_good_ends() {
         let mut piped = Command::new("bash");
         let output = piped.args(["-c", script, DND, &target.pid().to_string()]).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            text.contains("\tOS\t") && text.ends_with("\n0\n"),
-            "a closed pipe is a good end: {text}"
-        );
+        assert!(text.contains("\tOS\t") && text.ends_with("\n0\n"), "a closed pipe is a good end: {text}");
         let output = monitor(&target).args(["--refresh-interval", "0.1", "--duration", "1s"]).run().success();
         assert!(output.contains("gc-heap-size"));
         assert!(target.alive());
@@ -447,10 +444,12 @@ fn two_watch_the_same_process() {
 
 #[test]
 fn several_processes_at_once() {
-    let mut targets: Vec<_> = one_per_major().iter().map(|runtime| Target::spawn(runtime, "Counters", &[])).collect();
+    let mut targets: Vec<_> =
+        one_per_major().iter().map(|runtime| Target::spawn(runtime, "Counters", &[])).collect();
     let (Some(first), true) = (targets.first(), targets.len() > 1) else { return };
     let pids: Vec<_> = targets.iter().map(|target| target.pid().to_string()).collect();
-    let all = || Dnd::new(DND).args(["counters", "monitor", "-p", &pids.join(","), "--refresh-interval", "0.2"]);
+    let all =
+        || Dnd::new(DND).args(["counters", "monitor", "-p", &pids.join(","), "--refresh-interval", "0.2"]);
     let running = all().args(["--counters", "Bench-Counters"]).spawn();
     let seen = |text: &str, pid: &str| text.contains(&format!("\t{pid}\tBench-Counters\tpolled\t42.5\t"));
     running.wait_stdout(|text| pids.iter().all(|pid| seen(text, pid)).then_some(()));
@@ -485,7 +484,16 @@ fn several_processes_at_once() {
 #[test]
 fn processes_that_come_later() {
     let Some(runtime) = newest() else { return };
-    let pattern = ["counters", "monitor", "-n", "Mete*", "--counters", "OS[threads],Bench.Meter", "--refresh-interval", "0.2"];
+    let pattern = [
+        "counters",
+        "monitor",
+        "-n",
+        "Mete*",
+        "--counters",
+        "OS[threads],Bench.Meter",
+        "--refresh-interval",
+        "0.2",
+    ];
     let running = Dnd::new(DND).args(pattern).spawn();
     let target = Target::spawn(&runtime, "Meters", &[]);
     let sees = |target: &Target| format!("\t{}\tBench.Meter\tbench.gauge[room=red]\t7\t", target.pid());

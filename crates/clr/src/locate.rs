@@ -10,7 +10,8 @@ use dnd_memory::{ElfImage, Memory, Symbol, Target};
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Reading};
 use crate::layout::{
-    Globals, Layout, LayoutFacts, TABLE_3_1, TableEntry, TableShape, agrees, align, apply, layout, nearest, shape_of,
+    Globals, Layout, LayoutFacts, TABLE_3_1, TableEntry, TableShape, agrees, align, apply, layout, nearest,
+    shape_of,
 };
 use crate::{gc, modules, threads, version};
 
@@ -62,7 +63,8 @@ pub(crate) fn locate(target: &dyn Target) -> Result<Located, Error> {
     }
     for mapping in firsts() {
         let Ok(elf) = ElfImage::at(target, mapping.start) else { continue };
-        if symbol(target, &elf, "g_dacTable").is_some() || symbol(target, &elf, "DotNetRuntimeInfo").is_some() {
+        if symbol(target, &elf, "g_dacTable").is_some() || symbol(target, &elf, "DotNetRuntimeInfo").is_some()
+        {
             let image = describe(target, &elf, mapping.path.clone(), true);
             return globals(target, image, elf);
         }
@@ -90,8 +92,11 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
         return oldest(target, image, elf, told);
     };
     let known = shape_of(table.size).filter(|shape| major.is_none_or(|major| major == shape.major));
-    let descriptor =
-        if known.is_some_and(|shape| shape.major < FIRST_DESCRIBED) { Ok(None) } else { descriptor::find(target, &elf) };
+    let descriptor = if known.is_some_and(|shape| shape.major < FIRST_DESCRIBED) {
+        Ok(None)
+    } else {
+        descriptor::find(target, &elf)
+    };
     let Some(shape) = known else {
         let version = told.or_else(|| version::find(target, &image));
         return newer(target, image, elf, table, descriptor, version);
@@ -103,8 +108,11 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
         return Err(Error::UnknownRuntime { base, table_bytes: table.size, version, descriptor });
     };
     let globals = resolve(target, &shape, table.address, base)?;
-    check(target, &embedded, &globals)
-        .map_err(|what| Error::FailedCheck { base, major: shape.major, what })?;
+    check(target, &embedded, &globals).map_err(|what| Error::FailedCheck {
+        base,
+        major: shape.major,
+        what,
+    })?;
     let mut facts = LayoutFacts::default();
     match descriptor {
         Ok(None) => {}
@@ -172,7 +180,8 @@ fn newer(
             return Err("runtimes before .NET 9 do not describe themselves".to_owned());
         }
         let descriptor = descriptor?.ok_or_else(|| {
-            "its own descriptor is not at hand: a full dump or the runtime's file (--modules) may have it".to_owned()
+            "its own descriptor is not at hand: a full dump or the runtime's file (--modules) may have it"
+                .to_owned()
         })?;
         let refused = |reason: String| format!("its own descriptor can't be followed: {reason}");
         let major = major.ok_or_else(|| "nothing tells its version".to_owned())?;
@@ -252,7 +261,9 @@ fn plausible(target: &dyn Target, layout: &Layout, globals: &Globals<u64>) -> Re
     let first = modules::all(target, layout, globals).map_err(text)?.first().copied();
     let core = first.map(|address| modules::read(target, layout, address));
     let is_core = |module: &modules::Module<'_>| {
-        [module.name.as_str(), module.path.as_str()].iter().any(|name| name.contains("System.Private.CoreLib"))
+        [module.name.as_str(), module.path.as_str()]
+            .iter()
+            .any(|name| name.contains("System.Private.CoreLib"))
     };
     if !core.as_ref().is_some_and(is_core) {
         return Err("by it, the first assembly is not System.Private.CoreLib".to_owned());

@@ -156,9 +156,8 @@ impl Runtime<'_> {
     /// is a text that stands for the name.
     fn definition_parts(&self, table: &MethodTable) -> Result<Vec<String>, String> {
         let unknown = |what: &str| format!("<{what}, method table {:x}>", table.address);
-        let address = table
-            .module(self.target(), self.layout())
-            .map_err(|_| unknown("module not in the dump"))?;
+        let address =
+            table.module(self.target(), self.layout()).map_err(|_| unknown("module not in the dump"))?;
         let module = self.module(address);
         let metadata = module.metadata().ok_or_else(|| unknown("no metadata"))?;
         let row = self.definition_row(table, address);
@@ -277,11 +276,19 @@ impl Runtime<'_> {
         out
     }
 
-    fn write_signature(&self, out: &mut String, metadata: &Metadata<'_>, ty: &Type, arguments: &[u64], depth: u32) {
+    fn write_signature(
+        &self,
+        out: &mut String,
+        metadata: &Metadata<'_>,
+        ty: &Type,
+        arguments: &[u64],
+        depth: u32,
+    ) {
         if depth > MAX_DEPTH {
             return out.push('…');
         }
-        let inner = |out: &mut String, ty: &Type| self.write_signature(out, metadata, ty, arguments, depth + 1);
+        let inner =
+            |out: &mut String, ty: &Type| self.write_signature(out, metadata, ty, arguments, depth + 1);
         match ty {
             Type::Primitive(primitive) => {
                 if !primitive.name().contains('.') {
@@ -334,7 +341,9 @@ impl Runtime<'_> {
             Type::MethodParameter(number) => out.push_str(&format!("!!{number}")),
             Type::Function(_) => out.push_str("<function pointer>"),
             Type::Pinned(ty) | Type::Modified(_, _, ty) => inner(out, ty),
-            Type::Internal(handle) | Type::InternalInstance(handle, _) => self.write_handle(out, *handle, NameStyle::Display, depth + 1),
+            Type::Internal(handle) | Type::InternalInstance(handle, _) => {
+                self.write_handle(out, *handle, NameStyle::Display, depth + 1)
+            }
         }
     }
 }

@@ -304,9 +304,13 @@ impl<'t> Runtime<'t> {
     /// [`Error::Missing`] or [`Error::Damaged`].
     pub fn object(&self, address: u64) -> Result<Object, Error> {
         let word = self.target.u64(address).reading("an object")?;
-        let table = self.method_table(word & !7).map_err(|_| Error::Damaged { what: "the object", addr: address })?;
-        let count =
-            if table.component_size == 0 { 0 } else { self.target.u32(address + 8).reading("an object's length")? };
+        let table =
+            self.method_table(word & !7).map_err(|_| Error::Damaged { what: "the object", addr: address })?;
+        let count = if table.component_size == 0 {
+            0
+        } else {
+            self.target.u32(address + 8).reading("an object's length")?
+        };
         Ok(Object { address, table: table.address, size: table.object_size(count) })
     }
 
@@ -377,7 +381,12 @@ impl<'t> Runtime<'t> {
     ///
     /// # Errors
     /// [`Error::Cancelled`].
-    pub fn count(&self, segments: &[Segment], threads: usize, progress: &Progress) -> Result<Statistics, Error> {
+    pub fn count(
+        &self,
+        segments: &[Segment],
+        threads: usize,
+        progress: &Progress,
+    ) -> Result<Statistics, Error> {
         let heap = self.heap()?;
         progress.start(segments.iter().map(Segment::len).sum());
         walk::count(&|| self.walker(heap, progress), segments, threads)

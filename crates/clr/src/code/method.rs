@@ -121,7 +121,11 @@ impl Runtime<'_> {
         if !method_arguments.is_empty() {
             self.write_arguments(&mut name, &method_arguments, 0);
         }
-        let context = signature::Context { metadata: Some(&metadata), type_arguments: &type_arguments, method_arguments: &method_arguments };
+        let context = signature::Context {
+            metadata: Some(&metadata),
+            type_arguments: &type_arguments,
+            method_arguments: &method_arguments,
+        };
         self.write_parameters(&mut name, &context, row.signature);
         name
     }
@@ -176,7 +180,8 @@ impl Runtime<'_> {
         let module = table.as_ref().ok().and_then(|table| table.module(self.target(), self.layout()).ok());
         let module = module.map(|module| self.module(module));
         let metadata = module.as_ref().and_then(|module| module.metadata());
-        let arguments = table.map(|table| if table.is_generic() { self.type_arguments(&table) } else { Vec::new() });
+        let arguments =
+            table.map(|table| if table.is_generic() { self.type_arguments(&table) } else { Vec::new() });
         let context = signature::Context {
             metadata: metadata.as_ref(),
             type_arguments: arguments.as_deref().unwrap_or_default(),

@@ -105,7 +105,12 @@ struct RuntimeFunction {
 }
 
 /// Reads entry `index` of a table of `RUNTIME_FUNCTION`s: {begin, end, unwind} on x64, {begin, unwind} on arm64.
-fn runtime_function(memory: &dyn Memory, table: u64, size: u64, index: u64) -> Result<RuntimeFunction, Error> {
+fn runtime_function(
+    memory: &dyn Memory,
+    table: u64,
+    size: u64,
+    index: u64,
+) -> Result<RuntimeFunction, Error> {
     let at = table.wrapping_add(size.wrapping_mul(index));
     let what = "a runtime function";
     Ok(RuntimeFunction {

@@ -110,8 +110,11 @@ pub(crate) fn list(memory: &dyn Memory, global: u64, r2r_manager: u64) -> Result
     while at != 0 && seen.insert(at) && list.len() < MAX_SECTIONS {
         let word = |offset: u64| memory.u64(at.wrapping_add(offset)).reading(what);
         let owner = word(48)?;
-        let holds =
-            if word(16)? == manager { Holds::ReadyToRun { module: owner } } else { Holds::Jit { heap: owner } };
+        let holds = if word(16)? == manager {
+            Holds::ReadyToRun { module: owner }
+        } else {
+            Holds::Jit { heap: owner }
+        };
         list.push(Range { base: word(0)?, end: word(8)?, holds });
         at = word(24)?;
     }

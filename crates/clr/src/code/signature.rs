@@ -138,7 +138,11 @@ impl Runtime<'_> {
                 Ok(0x14 | 0x1d) => "[]",
                 _ => return out.push_str("<unknown type>"),
             };
-            self.write_short_handle(out, self.target().u64(described.wrapping_add(16)).unwrap_or(0), depth + 1);
+            self.write_short_handle(
+                out,
+                self.target().u64(described.wrapping_add(16)).unwrap_or(0),
+                depth + 1,
+            );
             return out.push_str(suffix);
         }
         let Ok(table) = self.method_table(handle) else {
@@ -187,8 +191,23 @@ fn qualified(namespace: &str, name: &str) -> String {
 /// Types with a code of their own are written without namespace, but for these two (`SigFormat::AddType`).
 fn short_name(name: &str) -> &str {
     const PRIMITIVES: [&str; 17] = [
-        "Void", "Boolean", "Char", "SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Single",
-        "Double", "IntPtr", "UIntPtr", "TypedReference", "TypedByRef",
+        "Void",
+        "Boolean",
+        "Char",
+        "SByte",
+        "Byte",
+        "Int16",
+        "UInt16",
+        "Int32",
+        "UInt32",
+        "Int64",
+        "UInt64",
+        "Single",
+        "Double",
+        "IntPtr",
+        "UIntPtr",
+        "TypedReference",
+        "TypedByRef",
     ];
     match name.strip_prefix("System.") {
         Some(short) if PRIMITIVES.contains(&short) => short,

@@ -15,8 +15,8 @@ mod v9;
 
 pub use described::{Difference, LayoutFacts};
 pub(crate) use described::{agrees, align, apply};
-pub(crate) use globals::{TABLE_3_1, nearest};
 pub use globals::{Globals, TableEntry, TableShape, shape_of};
+pub(crate) use globals::{TABLE_3_1, nearest};
 
 use dnd_memory::Arch;
 

@@ -80,7 +80,12 @@ pub(super) const LAYOUT: Layout = Layout {
     gc: GcLayout { first_pointer: 24, fixed_generations: None, fixed_heap: None, global_alloc_pointer: 8 },
     handles: HandleLayout { segments: 56, types: 13 },
     sync: SyncLayout { holder_is_id: true },
-    method_desc: MethodDescLayout { token_bits: 12, generic_args: 24, dynamic_name: 32, dynamic_user: 0x4000 },
+    method_desc: MethodDescLayout {
+        token_bits: 12,
+        generic_args: 24,
+        dynamic_name: 32,
+        dynamic_user: 0x4000,
+    },
     code: CodeLayout {
         range_list: false,
         pointer_nibbles: true,

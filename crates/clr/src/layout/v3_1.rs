@@ -93,7 +93,12 @@ pub(super) const LAYOUT: Layout = Layout {
     },
     handles: HandleLayout { segments: 208, types: 12 },
     sync: SyncLayout { holder_is_id: false },
-    method_desc: MethodDescLayout { token_bits: 14, generic_args: 16, dynamic_name: 24, dynamic_user: 0x0002_0000 },
+    method_desc: MethodDescLayout {
+        token_bits: 14,
+        generic_args: 16,
+        dynamic_name: 24,
+        dynamic_user: 0x0002_0000,
+    },
     code: CodeLayout {
         range_list: true,
         pointer_nibbles: false,

@@ -86,7 +86,12 @@ pub(super) const LAYOUT: Layout = Layout {
     gc: GcLayout { first_pointer: 24, fixed_generations: None, fixed_heap: None, global_alloc_pointer: 0 },
     handles: HandleLayout { segments: 48, types: 12 },
     sync: SyncLayout { holder_is_id: false },
-    method_desc: MethodDescLayout { token_bits: 12, generic_args: 24, dynamic_name: 32, dynamic_user: 0x4000 },
+    method_desc: MethodDescLayout {
+        token_bits: 12,
+        generic_args: 24,
+        dynamic_name: 32,
+        dynamic_user: 0x4000,
+    },
     code: CodeLayout {
         range_list: false,
         pointer_nibbles: false,

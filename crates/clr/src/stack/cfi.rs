@@ -9,8 +9,8 @@ use std::sync::{Mutex, OnceLock};
 
 use dnd_memory::{Arch, ElfImage, Memory, Target};
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, Encoding, EndianSlice, Evaluation, EvaluationResult, Expression,
-    Format, LittleEndian, RegisterRule, UnwindContext, UnwindSection, Value,
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, Encoding, EndianSlice, Evaluation, EvaluationResult,
+    Expression, Format, LittleEndian, RegisterRule, UnwindContext, UnwindSection, Value,
 };
 use rustc_hash::FxHashMap;
 

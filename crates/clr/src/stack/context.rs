@@ -14,11 +14,13 @@ const PRESERVED_X64: u32 = 1 << 3 | 1 << SP_X64 | 1 << FP_X64 | 0xf << 12;
 const PRESERVED_ARM64: u32 = 0x7ff << 19 | 1 << SP_ARM64;
 
 const NAMES_X64: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
 ];
 const NAMES_ARM64: [&str; 32] = [
-    "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17",
-    "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "fp", "lr", "sp",
+    "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
+    "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "fp", "lr",
+    "sp",
 ];
 
 /// The registers of a frame, as far as they are known: unwinding brings back only those that a callee saves.
@@ -101,7 +103,10 @@ impl Context {
     /// A register by number (x64: rax rcx rdx rbx rsp rbp rsi rdi r8 …; arm64: x0 … x30, sp), if it is known.
     #[must_use]
     pub fn get(&self, number: usize) -> Option<u64> {
-        let known = u32::try_from(number).ok().and_then(|n| 1u32.checked_shl(n)).is_some_and(|bit| self.known & bit != 0);
+        let known = u32::try_from(number)
+            .ok()
+            .and_then(|n| 1u32.checked_shl(n))
+            .is_some_and(|bit| self.known & bit != 0);
         if known { self.values.get(number).copied() } else { None }
     }
 

@@ -92,7 +92,9 @@ pub(crate) fn chain(runtime: &Runtime<'_>, thread: &Thread) -> (Vec<Explicit>, b
     while at != TOP && at != 0 {
         // Older frames lie at higher addresses.
         let in_order = list.last().is_none_or(|last| at > last.address);
-        let (Ok(first), Ok(next)) = (memory.u64(at), memory.u64(at.wrapping_add(8))) else { return (list, false) };
+        let (Ok(first), Ok(next)) = (memory.u64(at), memory.u64(at.wrapping_add(8))) else {
+            return (list, false);
+        };
         if !in_order || list.len() >= MAX_FRAMES {
             return (list, false);
         }
@@ -129,7 +131,8 @@ fn callee_saved(arch: Arch) -> &'static [usize] {
 impl Explicit {
     /// Whether it is the frame of a P/Invoke that is being executed.
     pub(crate) fn active_call(&self, runtime: &Runtime<'_>) -> bool {
-        self.kind == ExplicitKind::InlinedCallFrame && self.word(runtime, runtime.layout().frames.call_site + 8).is_some_and(|address| address != 0)
+        self.kind == ExplicitKind::InlinedCallFrame
+            && self.word(runtime, runtime.layout().frames.call_site + 8).is_some_and(|address| address != 0)
     }
 
     fn word(&self, runtime: &Runtime<'_>, offset: u64) -> Option<u64> {

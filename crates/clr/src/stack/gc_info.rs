@@ -236,7 +236,9 @@ impl<'m> GcInfo<'m> {
         let before = offset.wrapping_sub(1);
         match stands {
             Stands::Faulted => return self.decode(offset, true, false),
-            Stands::CallThrew => return self.decode(if self.version >= 4 { offset } else { before }, true, false),
+            Stands::CallThrew => {
+                return self.decode(if self.version >= 4 { offset } else { before }, true, false);
+            }
             Stands::BehindCall => {}
             Stands::Between => {
                 let set = self.decode(offset, false, true)?;
@@ -522,7 +524,8 @@ impl<'m> Bits<'m> {
     }
 
     fn skip(&mut self, bits: u64) -> Result<(), GcInfoError> {
-        self.position = self.position.checked_add(bits).filter(|&p| p < MAX_BITS).ok_or(GcInfoError::Damaged)?;
+        self.position =
+            self.position.checked_add(bits).filter(|&p| p < MAX_BITS).ok_or(GcInfoError::Damaged)?;
         Ok(())
     }
 

@@ -129,7 +129,9 @@ impl std::fmt::Display for End {
             End::Bottom => f.write_str("the thread's first frame"),
             End::ChainEnd => f.write_str("the end of the runtime's frame chain"),
             End::NoRegisters => f.write_str("the thread's registers are not in the dump"),
-            End::NoUnwindInformation { ip } => write!(f, "no unwind information for the native code at {ip:#x}"),
+            End::NoUnwindInformation { ip } => {
+                write!(f, "no unwind information for the native code at {ip:#x}")
+            }
             End::Broken { ip } => write!(f, "the managed frame at {ip:#x} can't be unwound"),
             End::UnknownCode { ip } => write!(f, "the tables of the code at {ip:#x} are not in the dump"),
             End::NotGrowing { ip } => write!(f, "the stack pointer does not grow at {ip:#x}"),

@@ -44,7 +44,9 @@ impl std::fmt::Display for ReferenceSlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ReferenceSlot::Register(name) => f.write_str(name),
-            ReferenceSlot::Stack { base, offset } if *offset < 0 => write!(f, "{base}-{:x}", offset.unsigned_abs()),
+            ReferenceSlot::Stack { base, offset } if *offset < 0 => {
+                write!(f, "{base}-{:x}", offset.unsigned_abs())
+            }
             ReferenceSlot::Stack { base, offset } => write!(f, "{base}+{offset:x}"),
             ReferenceSlot::Explicit(kind) => f.write_str(kind.name()),
             ReferenceSlot::Code => f.write_str("code"),
@@ -208,7 +210,12 @@ impl Runtime<'_> {
         self.gc_info(frame).is_ok_and(|info| !info.reports_only_leaf())
     }
 
-    fn frame(&self, frame: &ManagedFrame, filter: bool, found: &mut ThreadReferences) -> Result<(), GcInfoError> {
+    fn frame(
+        &self,
+        frame: &ManagedFrame,
+        filter: bool,
+        found: &mut ThreadReferences,
+    ) -> Result<(), GcInfoError> {
         let info = self.gc_info(frame)?;
         let stands = match (frame.exception, frame.active) {
             ((true, true), _) => Stands::Faulted,
@@ -404,7 +411,14 @@ impl Runtime<'_> {
     }
 
     /// A word that an explicit frame protects.
-    fn word(&self, address: u64, interior: bool, kind: ExplicitKind, frame: u64, found: &mut ThreadReferences) {
+    fn word(
+        &self,
+        address: u64,
+        interior: bool,
+        kind: ExplicitKind,
+        frame: u64,
+        found: &mut ThreadReferences,
+    ) {
         match self.target().u64(address) {
             _ if address == 0 => {}
             Ok(value) => found.references.push(Reference {

@@ -178,7 +178,12 @@ fn execute(memory: &dyn Memory, codes: &[u8], caller: &mut Context) -> Result<()
                 caller.set_sp(sp.wrapping_add(8 * (u64::from(first & 0x3f) + 1)));
             }
             0xc0..=0xc7 => caller.set_sp(sp.wrapping_add(16 * (wide & 0x7ff))),
-            0xc8..=0xcb => restore(caller, x19(wide >> 6 & 0xf), 2 + 2 * std::mem::take(&mut more), sp.wrapping_add(offset))?,
+            0xc8..=0xcb => restore(
+                caller,
+                x19(wide >> 6 & 0xf),
+                2 + 2 * std::mem::take(&mut more),
+                sp.wrapping_add(offset),
+            )?,
             0xcc..=0xcf => {
                 restore(caller, x19(wide >> 6 & 0xf), 2 + 2 * std::mem::take(&mut more), sp)?;
                 caller.set_sp(sp.wrapping_add(pre));

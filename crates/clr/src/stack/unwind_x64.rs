@@ -234,7 +234,11 @@ fn epilogue(memory: &dyn Memory, context: &Context, start: u64, unwind: u64) -> 
     match code {
         [0xc3, ..] | [0xf3, 0xc3, ..] | [0xc2, ..] => {}
         // A tail call: a jump through a register or memory, which loops don't have behind pops.
-        [0xff, 0x25, ..] | [0x48, 0xff, 0x20..=0x27 | 0xe0..=0xe7, ..] | [0xff, 0xe0..=0xe7, ..] | [0xe9, ..] if left => {}
+        [0xff, 0x25, ..]
+        | [0x48, 0xff, 0x20..=0x27 | 0xe0..=0xe7, ..]
+        | [0xff, 0xe0..=0xe7, ..]
+        | [0xe9, ..]
+            if left => {}
         _ => return None,
     }
     let sp = caller.sp();

@@ -82,8 +82,15 @@ impl Runtime<'_> {
 /// Walks a thread's stack.
 pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread) -> Walk {
     let (chain, _) = explicit::chain(runtime, thread);
-    let mut walker =
-        Walker { runtime, thread, frames: Vec::new(), managed: Vec::new(), chain, next: 0, unknown: Cell::new(None) };
+    let mut walker = Walker {
+        runtime,
+        thread,
+        frames: Vec::new(),
+        managed: Vec::new(),
+        chain,
+        next: 0,
+        unknown: Cell::new(None),
+    };
     let os = runtime.target().threads().iter().find(|os| thread.os_id != 0 && os.tid == thread.os_id);
     let end = match os {
         Some(os) => match walker.run(Context::of_thread(&os.registers)) {
@@ -122,7 +129,9 @@ impl<'r> Walker<'r, '_> {
                 if caller.ip == 0 {
                     return End::Bottom;
                 }
-                if caller.sp() <= context.sp() && !(active && caller.ip != context.ip && caller.sp() == context.sp()) {
+                if caller.sp() <= context.sp()
+                    && !(active && caller.ip != context.ip && caller.sp() == context.sp())
+                {
                     return End::NotGrowing { ip: context.ip };
                 }
                 context = self.without_hijack(caller);
@@ -156,7 +165,9 @@ impl<'r> Walker<'r, '_> {
     fn unwind(&self, context: &Context, code: &Code, active: bool) -> Result<Context, Failure> {
         let memory = self.runtime.target();
         match context.arch() {
-            Arch::X64 => unwind_x64::unwind(memory, context, code.function_start, code.unwind, code.image, active),
+            Arch::X64 => {
+                unwind_x64::unwind(memory, context, code.function_start, code.unwind, code.image, active)
+            }
             Arch::Arm64 => unwind_arm64::unwind(memory, context, code.function_start, code.unwind, active),
         }
     }
@@ -178,7 +189,9 @@ impl<'r> Walker<'r, '_> {
             let slot = word(i);
             let here = match caller.arch() {
                 Arch::X64 => slot == place,
-                Arch::Arm64 => slot < caller.sp() && slot > self.thread.stack_limit && memory.u64(slot) == Ok(caller.ip),
+                Arch::Arm64 => {
+                    slot < caller.sp() && slot > self.thread.stack_limit && memory.u64(slot) == Ok(caller.ip)
+                }
             };
             if !here {
                 continue;
@@ -330,7 +343,9 @@ impl<'r> Walker<'r, '_> {
     /// The managed frame that unwinding found, checked against the runtime's chain, which also says how it stands.
     fn through_chain(&mut self, from: Context, mut entered: Entered, native_frames: usize) -> Entered {
         // An explicit frame that leads to a managed frame nearer than the one that was found.
-        if let Some((index, nearer)) = self.leading(from).filter(|(_, near)| near.context.sp() < entered.context.sp()) {
+        if let Some((index, nearer)) =
+            self.leading(from).filter(|(_, near)| near.context.sp() < entered.context.sp())
+        {
             self.frames.truncate(native_frames + 1);
             self.meet_up_to(index, &from);
             return nearer;
@@ -354,13 +369,17 @@ impl<'r> Walker<'r, '_> {
             last = Some(frame);
             self.next += 1;
         }
-        if let Some(frame) = last.filter(|frame| frame.return_address(self.runtime).is_none_or(|at| at == entered.context.ip)) {
+        if let Some(frame) =
+            last.filter(|frame| frame.return_address(self.runtime).is_none_or(|at| at == entered.context.ip))
+        {
             entered.exception = frame.exception(self.runtime);
             entered.active |= frame.is_resumable() || entered.exception.1;
             // What the processor held when the frame was interrupted: all registers, and not only those that calls leave
             // alone. Behind a processor's exception the native frames were made by hand, too.
-            let whole = |resume: &Resume| (resume.context.ip, resume.context.sp()) == (entered.context.ip, sp);
-            if let Some(resume) = frame.resume(self.runtime).filter(|resume| entered.active && whole(resume)) {
+            let whole =
+                |resume: &Resume| (resume.context.ip, resume.context.sp()) == (entered.context.ip, sp);
+            if let Some(resume) = frame.resume(self.runtime).filter(|resume| entered.active && whole(resume))
+            {
                 entered.context = resume.context;
             }
         }
