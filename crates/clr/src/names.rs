@@ -342,7 +342,7 @@ impl Runtime<'_> {
             Type::Function(_) => out.push_str("<function pointer>"),
             Type::Pinned(ty) | Type::Modified(_, _, ty) => inner(out, ty),
             Type::Internal(handle) | Type::InternalInstance(handle, _) => {
-                self.write_handle(out, *handle, NameStyle::Display, depth + 1)
+                self.write_handle(out, *handle, NameStyle::Display, depth + 1);
             }
         }
     }

@@ -139,19 +139,19 @@ impl Runtime<'_> {
     fn frames(&self, walk: &Walk, found: &mut ThreadReferences) {
         let mut parent: Option<Parent> = None;
         for frame in &walk.managed {
-            if let Some(sought) = &mut parent {
-                if !sought.is(frame) {
-                    // The managed part of the exception handling called the funclet and is alive.
-                    sought.handling = match sought.handling {
-                        Handling::Ahead => self.handles_exceptions(frame),
-                        Handling::Here if !frame.from_native => Handling::Here,
-                        _ => Handling::Past,
-                    };
-                    if sought.handling == Handling::Here {
-                        self.report(frame, false, found);
-                    }
-                    continue;
+            if let Some(sought) = &mut parent
+                && !sought.is(frame)
+            {
+                // The managed part of the exception handling called the funclet and is alive.
+                sought.handling = match sought.handling {
+                    Handling::Ahead => self.handles_exceptions(frame),
+                    Handling::Here if !frame.from_native => Handling::Here,
+                    _ => Handling::Past,
+                };
+                if sought.handling == Handling::Here {
+                    self.report(frame, false, found);
                 }
+                continue;
             }
             let of_funclet = parent.take().is_some();
             let funclet = self.funclet(&frame.code).unwrap_or_else(|error| {

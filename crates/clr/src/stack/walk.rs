@@ -115,12 +115,9 @@ impl<'r> Walker<'r, '_> {
                 return End::TooManyFrames;
             }
             if let Some(code) = self.code(&context, active) {
-                let caller = match self.unwind(&context, &code, active) {
-                    Ok(caller) => caller,
-                    Err(_) => {
-                        self.push(context, FrameKind::Managed(code), found_by);
-                        return End::Broken { ip: context.ip };
-                    }
+                let Ok(caller) = self.unwind(&context, &code, active) else {
+                    self.push(context, FrameKind::Managed(code), found_by);
+                    return End::Broken { ip: context.ip };
                 };
                 self.skipped(&context, caller.sp(), found_by);
                 self.push(context, FrameKind::Managed(code), found_by);
