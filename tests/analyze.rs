@@ -473,3 +473,34 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!(output.lines().count(), 3, "{output}");
     assert_eq!(output.lines().last(), Some("1"), "{output}");
 }
+
+#[test]
+fn stacks_of_threads() {
+    for runtime in runtimes() {
+        let core = core(&runtime, "Shapes", &CoreSpec::default());
+        let answer = ask(&core, "clrstack -all");
+        let stacks = answer["threads"].as_array().expect("threads");
+        let truth = core.truth["threads"].as_object().expect("the truth names its threads");
+        assert!(truth.len() > 5);
+        let calls = |os_id: &Value, method: &str| {
+            let stack = stacks.iter().find(|stack| &stack["os_id"] == os_id).expect("a stack");
+            assert_eq!(stack["complete"], true, "{}: {stack}", runtime.version);
+            let frames = stack["frames"].as_array().expect("frames");
+            frames
+                .iter()
+                .any(|f| f["explicit"].is_null() && f["name"].as_str().is_some_and(|n| n.contains(method)))
+        };
+        for (name, thread) in truth {
+            assert!(calls(&thread["os_id"], "Shapes.Program"), "{}: {name}", runtime.version);
+        }
+        // What one thread answers is what it answers among all, and the session remembers which one was chosen.
+        let id = &truth["holder"]["os_id"];
+        assert!(calls(id, "Parked"), "{}", runtime.version);
+        let text =
+            analyze(&core, &[&format!("setthread -t {id}"), "clrstack", "clrstack -c 1"]).run().success();
+        assert_eq!(text.matches("OS Thread Id: ").count(), 2, "{text}");
+        assert!(text.contains("Shapes.Program.Parked()") && text.contains("more frames (-c)"), "{text}");
+        let wrong = analyze(&core, &["setthread 99999"]).run();
+        assert_eq!(wrong.code, Some(3), "{}", wrong.stderr);
+    }
+}

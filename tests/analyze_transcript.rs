@@ -329,3 +329,31 @@ fn static_fields_have_their_own_names() {
     let path: Vec<&str> = answer.lines().filter(|line| line.contains("->")).collect();
     assert_eq!(path.len(), 4, "{answer}");
 }
+
+/// What `clrstack` can be held to: dotnet-dump's lines without source lines, and without the instruction pointer beside a
+/// frame of the runtime behind the last managed one, which dotnet-dump unwinds native code further for.
+fn stack_lines(lines: &[String]) -> Vec<String> {
+    let line = |line: &String| {
+        let line = line.split(" [/").next().expect("a first part");
+        match line.split_once("[DebuggerU2MCatchHandlerFrame") {
+            Some((_, rest)) => format!("[DebuggerU2MCatchHandlerFrame{rest}"),
+            None => line.to_owned(),
+        }
+    };
+    lines.iter().map(line).collect()
+}
+
+#[test]
+fn stacks() {
+    let mut frames = 0;
+    let Some(core) = modern() else { return };
+    for pair in pairs(&core, &["clrstack -all", "clrstack -f", "threads"]) {
+        if pair.command == "threadstate 2020020" {
+            continue;
+        }
+        let (theirs, ours) = (stack_lines(&plain(&pair.theirs)), stack_lines(&plain(&pair.ours)));
+        same(&pair.command, &theirs, &ours);
+        frames += ours.len();
+    }
+    assert!(frames > 140, "{frames}");
+}

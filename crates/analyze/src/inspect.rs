@@ -88,3 +88,10 @@ pub(crate) fn roots(runtime: &Runtime<'_>, stacks: bool, progress: &Progress) ->
     let stacks = if stacks { StackRoots::Conservative } else { StackRoots::None };
     Ok(runtime.roots(stacks, progress)?)
 }
+
+/// Operating system ids of the dump's threads, in ascending order: a thread's index is its place in this list.
+pub(crate) fn os_threads(runtime: &Runtime<'_>) -> Vec<u32> {
+    let mut ids: Vec<u32> = runtime.target().threads().iter().map(|thread| thread.tid).collect();
+    ids.sort_unstable();
+    ids
+}

@@ -1,6 +1,6 @@
 //! A dump being asked questions: one command after another.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io::Write;
 
 use dnd_clr::{Progress, Runtime};
@@ -47,13 +47,21 @@ pub struct Session<'r> {
     pub(crate) progress: &'r Progress,
     type_names: OnceCell<Vec<String>>,
     statics: OnceCell<Statics>,
+    /// Operating system id of the thread that commands about a thread mean.
+    pub(crate) current_thread: Cell<Option<u32>>,
 }
 
 impl<'r> Session<'r> {
     /// A session with the runtime of a dump. `progress` ends commands early when it is cancelled.
     #[must_use]
     pub fn new(runtime: &'r Runtime<'r>, progress: &'r Progress) -> Self {
-        Session { runtime, progress, type_names: OnceCell::new(), statics: OnceCell::new() }
+        Session {
+            runtime,
+            progress,
+            type_names: OnceCell::new(),
+            statics: OnceCell::new(),
+            current_thread: Cell::new(None),
+        }
     }
 
     /// Runs one command line and writes its answer to `to`.

@@ -55,6 +55,7 @@ impl Command {
 /// All commands, in the order of the help.
 pub static COMMANDS: &[&Command] = &[
     &commands::modules::COMMAND,
+    &commands::clrstack::COMMAND,
     &commands::threads::COMMAND,
     &commands::array::COMMAND,
     &commands::dumpheap::COMMAND,
@@ -70,13 +71,13 @@ pub static COMMANDS: &[&Command] = &[
     &commands::gcwhere::COMMAND,
     &commands::help::COMMAND,
     &commands::objsize::COMMAND,
+    &commands::current_thread::COMMAND,
 ];
 
 /// Commands of dotnet-dump that exist there and not here (yet), so that the answer can say so.
 static ELSEWHERE: &[&str] = &[
     "analyzeoom",
     "clrma",
-    "clrstack",
     "clru",
     "comstate",
     "crashinfo",
@@ -161,7 +162,6 @@ static ELSEWHERE: &[&str] = &[
     "setclrpath",
     "setruntime",
     "setsymbolserver",
-    "setthread",
     "sizestats",
     "sosflush",
     "sosstatus",
@@ -169,7 +169,6 @@ static ELSEWHERE: &[&str] = &[
     "taskstate",
     "threadpool",
     "threadpoolqueue",
-    "threads",
     "threadstate",
     "ti",
     "timerinfo",
@@ -236,7 +235,7 @@ mod tests {
             matches!(find("dumphaep"), Err(Error::UnknownCommand { similar: Some(s), .. }) if s == "dumpheap")
         );
         assert!(matches!(find("nosuchcommand"), Err(Error::UnknownCommand { similar: None, .. })));
-        assert!(matches!(find("clrstack"), Err(Error::NotBuilt(_))));
+        assert!(matches!(find("dumpil"), Err(Error::NotBuilt(_))));
         assert!(matches!(find("da"), Err(Error::NotBuilt(_))));
     }
 }

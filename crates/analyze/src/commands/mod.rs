@@ -1,6 +1,8 @@
 //! One file per command: its row of the table, its facts, their text.
 
 pub(crate) mod array;
+pub(crate) mod clrstack;
+pub(crate) mod current_thread;
 pub(crate) mod dumpheap;
 pub(crate) mod eeheap;
 pub(crate) mod fields;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::args::Opt;
 use crate::error::Error;
-use crate::inspect::runtime_name;
+use crate::inspect::{os_threads, runtime_name};
 use crate::out::Out;
 use crate::session::{Call, Facts, Flow};
 use crate::table::Command;
@@ -62,8 +62,7 @@ struct ExceptionLine {
 fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let runtime = call.runtime();
     let threads = runtime.threads()?;
-    let mut ids: Vec<u32> = runtime.target().threads().iter().map(|t| t.tid).collect();
-    ids.sort_unstable();
+    let ids = os_threads(runtime);
     let line = |thread: &Thread| {
         let exception = (thread.last_thrown != 0).then(|| ExceptionLine {
             address: Addr(thread.last_thrown),
