@@ -1,6 +1,6 @@
 //! Every fact about the heap against Microsoft's DAC, on real cores of every runtime at hand: types with their names,
 //! counts and bytes, segments, handles, finalizer queues, threads, modules.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test ends by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use dnd_memory::{Core, FileOptions, Target, WithFiles};
 use dnd_testkit::{By, CoreSpec, Kind, core, oracle, runtimes, skip};
 use serde_json::Value;
 
-const WHATS: &[&str] = &["info", "heap", "stat", "handles", "threads", "finalizer"];
+const WHATS: &[&str] = &["info", "heap", "stat", "handles", "threads", "finalizer", "syncblocks"];
 
 fn hex(value: &Value) -> u64 {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no hexadecimal string"));
@@ -29,6 +29,7 @@ fn compare(target: &dyn Target, truth: &Value, what: &str) {
     same_finalizers(&runtime, truth, what);
     same_threads(&runtime, truth, what);
     same_modules(&runtime, truth, what);
+    same_sync_blocks(&runtime, truth, what);
 }
 
 fn same_types(runtime: &Runtime<'_>, truth: &Value, what: &str) {
@@ -178,6 +179,35 @@ fn same_modules(runtime: &Runtime<'_>, truth: &Value, what: &str) {
             assert_eq!(module.problem, None, "{what}: {}", module.path);
         }
     }
+}
+
+fn same_sync_blocks(runtime: &Runtime<'_>, truth: &Value, what: &str) {
+    let truth = &truth["syncblocks"];
+    assert!(list(truth, "errors").is_empty(), "{what}: {truth}");
+    let ours = runtime.sync_blocks().unwrap();
+    assert!(!ours.cut, "{what}");
+    assert_eq!(u64::from(ours.total), truth["count"].as_u64().unwrap(), "{what}: sync blocks");
+    let in_use: BTreeSet<_> = ours.blocks.iter().map(|b| (u64::from(b.index), b.address, b.object)).collect();
+    let theirs: BTreeSet<_> = list(truth, "in_use")
+        .iter()
+        .map(|b| (b["index"].as_u64().unwrap(), hex(&b["sync_block"]), hex(&b["object"])))
+        .collect();
+    assert_eq!(in_use, theirs, "{what}: sync blocks in use");
+    assert_eq!(ours.total as usize, ours.blocks.len() + ours.free as usize, "{what}");
+    let held: BTreeSet<_> = ours
+        .blocks
+        .iter()
+        .filter(|b| b.locked || b.waiters != 0)
+        .map(|b| (u64::from(b.index), b.owner.unwrap_or(0), u64::from(b.waiters), u64::from(b.recursion)))
+        .collect();
+    let theirs: BTreeSet<_> = list(truth, "held")
+        .iter()
+        .map(|b| {
+            let number = |key: &str| b[key].as_u64().unwrap();
+            (number("index"), hex(&b["owner_thread"]), number("waiters"), number("recursion"))
+        })
+        .collect();
+    assert_eq!(held, theirs, "{what}: locks held");
 }
 
 /// Runs the comparison on the core that `spec` describes, of every runtime for which `wanted` holds.

@@ -46,6 +46,7 @@ impl<E: Explain + Send + Sync + 'static> From<E> for CliError {
 }
 
 /// Turns a failed write to standard output into the right end of the command.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 pub(crate) fn stdout_failed(error: io::Error) -> CliError {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return CliError::ClosedPipe;
