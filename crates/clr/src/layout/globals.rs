@@ -161,8 +161,8 @@ const V8: Globals<u64> = Globals {
     string_class: 43,
     exception_class: 47,
     free_object: 54,
-    sync_table: 79,
-    sync_block_cache: 80,
+    sync_table: 80,
+    sync_block_cache: 81,
 };
 
 const V9: Globals<u64> = Globals {
@@ -209,7 +209,7 @@ const V10: Globals<u64> = Globals {
 
 /// `globals` with everything behind `index` moved by one: an entry that a servicing release inserted.
 const fn before_insertion(globals: Globals<u64>) -> Globals<u64> {
-    // Only the sync block globals lie behind an entry ever inserted (68 in 8.0, 69 in 10.0).
+    // Only the sync block globals lie behind an entry ever inserted (in 8.0 after 8.0.4, in 10.0 after 10.0.5).
     Globals { sync_table: globals.sync_table - 1, sync_block_cache: globals.sync_block_cache - 1, ..globals }
 }
 
@@ -221,7 +221,7 @@ const EXPORTED: [TableShape; 6] = [
     // 8.0.0
     TableShape { entries: 155, major: 8, entry: TableEntry::Absolute, globals: before_insertion(V8) },
     // 8.0.4
-    TableShape { entries: 156, major: 8, entry: TableEntry::Absolute, globals: V8 },
+    TableShape { entries: 156, major: 8, entry: TableEntry::Absolute, globals: before_insertion(V8) },
     // 8.0.29 to 8.0.33
     TableShape { entries: 157, major: 8, entry: TableEntry::Absolute, globals: V8 },
     // 9.0.1 to 9.0.22
