@@ -73,6 +73,12 @@ pub enum Error {
         /// Number of segments that the GC's tables tell of.
         segments: usize,
     },
+    /// The system refuses memory for a search.
+    #[error("no memory for the search: {bytes} bytes are needed")]
+    NoMemory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
     /// The user interrupted the work.
     #[error("interrupted")]
     Cancelled,
@@ -95,6 +101,7 @@ impl Explain for Error {
             Error::NoRuntime { .. } => Kind::NotFound,
             Error::UnknownRuntime { .. } | Error::FailedCheck { .. } | Error::NoTable { .. } => Kind::Unsupported,
             Error::Missing { .. } | Error::Damaged { .. } | Error::NoHeap { .. } => Kind::Corrupt,
+            Error::NoMemory { .. } => Kind::Failed,
             Error::Cancelled => Kind::Negative,
         }
     }

@@ -30,11 +30,27 @@ pub struct Slot {
     /// Lowest address of an object counted; `u64::MAX` when none was.
     pub first: u64,
     /// Position in the order in which the types were met; stays the same when the table grows.
-    pub ordinal: u32,
+    pub(crate) ordinal: u32,
+    /// Where the references of its objects are; filled in by searches.
+    pub(crate) edges: Edges,
+}
+
+/// Where the references of a type's objects are, as far as it fits into a [`Slot`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Edges {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// Objects refer to nothing.
+    None,
+    /// In one run, as with most types: offset of the first, and what to add to the object's size for the run's length.
+    Run(u32, i32),
+    /// Anything else.
+    Other,
 }
 
 /// Types by method table. Starts small, doubles when half full.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct TypeTable {
     slots: Vec<Slot>,
     used: usize,
@@ -59,11 +75,18 @@ impl Default for Slot {
             padding: 0,
             first: u64::MAX,
             ordinal: 0,
+            edges: Edges::Unknown,
         }
     }
 }
 
 impl Slot {
+    /// Size in bytes of an object of the type, not rounded. `components` counts only for arrays and strings.
+    #[inline(always)]
+    pub(crate) fn size(&self, components: u32) -> u64 {
+        u64::from(self.base_size) + u64::from(self.component_size) * u64::from(components)
+    }
+
     /// Adds what another walk counted of the same type.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.count += other.count;
@@ -158,6 +181,7 @@ impl TypeTable {
             padding: 0,
             first: u64::MAX,
             ordinal: self.used as u32,
+            edges: Edges::Unknown,
         };
         self.used += 1;
         if 2 * self.used <= self.slots.len() {

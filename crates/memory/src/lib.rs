@@ -24,7 +24,7 @@ pub use corefile::{AuxEntry, Core, Createdump, Maker, Packed, ProcessInfo, Signa
 pub use elf::{ElfFile, ElfImage, ImageError, ProgramHeader, Symbol};
 pub use error::Error;
 pub use files::{FileOptions, FileUse, Verdict, WithFiles};
-pub use map::{MappedFile, prefetch};
+pub use map::{MappedFile, ZeroedWords, prefetch};
 pub use packed::{Packing, Progress};
 pub use target::{
     Arch, Arm64Registers, FileMapping, Memory, Missing, Permissions, Range, Registers, Target, Thread,

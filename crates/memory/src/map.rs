@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// A file mapped read-only, in one piece. No page is read before it is touched.
 ///
@@ -72,6 +73,49 @@ impl MappedFile {
     }
 }
 
+/// Zeros that several threads may change at once, in memory of their own. Pages that nothing is written to take no
+/// memory.
+#[derive(Debug)]
+pub struct ZeroedWords {
+    /// `None` for no words at all.
+    map: Option<memmap2::MmapRaw>,
+    len: usize,
+}
+
+impl ZeroedWords {
+    /// `len` words, all 0.
+    ///
+    /// # Errors
+    /// The system refuses so much memory.
+    pub fn new(len: usize) -> io::Result<Self> {
+        if len == 0 {
+            return Ok(Self { map: None, len });
+        }
+        let bytes = len.checked_mul(8).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let map = memmap2::MmapMut::map_anon(bytes)?;
+        // Words are asked for in no order: with large pages the processor finds them sooner. Advice may be refused.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self { map: Some(map.into()), len })
+    }
+
+    /// The words.
+    #[inline]
+    #[must_use]
+    #[expect(unsafe_code, reason = "a mapping is bytes to the system")]
+    pub fn words(&self) -> &[AtomicU64] {
+        match &self.map {
+            None => &[],
+            // SAFETY: the mapping is private to this value and lives as long as the slice, which borrows it. It holds
+            // `len` words, is aligned to a page, and all its bytes are initialised (zeros). Nothing accesses it but
+            // through this slice, whose elements are atomic; the pointer is the writable one of the mapping.
+            Some(map) => unsafe {
+                std::slice::from_raw_parts(map.as_mut_ptr().cast::<AtomicU64>(), self.len)
+            },
+        }
+    }
+}
+
 /// Starts to bring the cache line of `bytes[offset]` near. Never faults, whatever `offset` is.
 #[inline(always)]
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "there is no safe prefetch"))]
@@ -90,6 +134,22 @@ pub fn prefetch(bytes: &[u8], offset: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_zero_and_shared() {
+        use std::sync::atomic::Ordering::Relaxed;
+        assert!(ZeroedWords::new(0).unwrap().words().is_empty());
+        assert!(ZeroedWords::new(usize::MAX).is_err());
+        let words = ZeroedWords::new(1 << 20).unwrap();
+        assert_eq!(words.words().len(), 1 << 20);
+        std::thread::scope(|scope| {
+            for bit in 0..2 {
+                let words = &words;
+                scope.spawn(move || words.words().iter().for_each(|w| _ = w.fetch_or(1 << bit, Relaxed)));
+            }
+        });
+        assert!(words.words().iter().all(|word| word.load(Relaxed) == 3));
+    }
 
     #[test]
     fn maps_what_is_a_file_and_nothing_else() {

@@ -1,8 +1,8 @@
 //! From an object's address to its bytes and to a dense number, without a search.
 //!
-//! The address range of the heap is cut into granules of 256 KB; a table tells which piece of memory each belongs to.
-//! Objects are numbered densely, one number for each 8 bytes of heap, so that bitmaps and queues are as small as the heap
-//! and not as large as the range of addresses that it is scattered over (hundreds of GB under server GC).
+//! The address range of the heap is cut into granules of 256 KB. Those that hold heap memory are numbered, and so is
+//! every 8 bytes in them; bitmaps and queues of these dense numbers are as small as the heap and not as large as the range
+//! of addresses that it is scattered over (hundreds of GB under server GC).
 
 use dnd_memory::{Target, prefetch};
 
@@ -10,26 +10,25 @@ use crate::heap::{Heap, Segment};
 
 const GRANULE_BITS: u32 = 18;
 const DENSE_BITS: u32 = GRANULE_BITS - 3;
-const NONE: u32 = u32::MAX;
-/// A granule that several pieces share.
-const SEVERAL: u32 = u32::MAX - 1;
-/// Largest table of granules: enough for 64 TB of addresses.
-const MAX_GRANULES: u64 = 1 << 28;
+/// Largest table of granules: enough for all addresses that a process has on x86-64.
+const MAX_GRANULES: u64 = 1 << 29;
 
-/// Heap memory that lies in one piece in the dump.
-#[derive(Clone, Copy)]
-pub(super) struct Piece<'r> {
-    pub(super) start: u64,
-    pub(super) bytes: &'r [u8],
-    /// Dense number of its first 8 bytes; a multiple of a granule's.
-    dense: u64,
+/// 256 KB of addresses, aligned, with heap memory among them.
+struct Granule<'r> {
+    /// The memory, from the granule's first byte that is there to the end of the piece in the dump, which may be far
+    /// behind the granule. When several pieces share a granule, only the first counts.
+    bytes: &'r [u8],
+    /// Bytes of the granule before those.
+    lead: u32,
+    /// Address of the granule.
+    base: u64,
 }
 
 pub(super) struct HeapIndex<'r> {
-    pub(super) pieces: Vec<Piece<'r>>,
     low: u64,
-    granules: Vec<u32>,
-    dense_granules: Vec<u32>,
+    /// One more than the number of the granule, for each 256 KB from `low` on; 0 for none.
+    numbers: Vec<u32>,
+    granules: Vec<Granule<'r>>,
 }
 
 impl<'r> HeapIndex<'r> {
@@ -39,87 +38,85 @@ impl<'r> HeapIndex<'r> {
             pieces_of(target, segment, &mut found);
         }
         found.sort_unstable_by_key(|&(start, _)| start);
-        let mut pieces: Vec<Piece<'r>> = Vec::new();
-        let mut dense_granules = Vec::new();
-        for (start, bytes) in found {
+        let low = found.first().map_or(0, |&(start, _)| start) & !((1 << GRANULE_BITS) - 1);
+        found.retain(|(start, bytes)| (start - low + bytes.len() as u64) >> GRANULE_BITS < MAX_GRANULES);
+        let end = |(start, bytes): &(u64, &[u8])| start + bytes.len() as u64;
+        let count = found.last().map_or(0, |last| ((end(last) - low) >> GRANULE_BITS) + 1);
+        // Zeros cost no memory until something is written between them.
+        let mut index = Self { low, numbers: vec![0; count as usize], granules: Vec::new() };
+        let mut behind = 0;
+        for piece in found {
             // Segments of a damaged dump may overlap; the later one gives way.
-            if pieces.last().is_some_and(|p| p.start + p.bytes.len() as u64 > start) {
+            if piece.0 >= behind {
+                behind = end(&piece);
+                index.add(piece.0, piece.1);
+            }
+        }
+        index
+    }
+
+    /// Adds the memory of a piece; pieces come by address.
+    fn add(&mut self, start: u64, bytes: &'r [u8]) {
+        let last = start - self.low + (bytes.len() as u64).max(1) - 1;
+        for number in (start - self.low) >> GRANULE_BITS..=last >> GRANULE_BITS {
+            let base = self.low + (number << GRANULE_BITS);
+            let bytes = bytes.get(base.saturating_sub(start) as usize..).unwrap_or_default();
+            if self.granules.last().is_some_and(|last| last.base == base) {
                 continue;
             }
-            let granules = (bytes.len() as u64).div_ceil(1 << GRANULE_BITS);
-            let index = pieces.len() as u32;
-            pieces.push(Piece { start, bytes, dense: (dense_granules.len() as u64) << DENSE_BITS });
-            dense_granules.extend(std::iter::repeat_n(index, granules as usize));
-        }
-        let low = pieces.first().map_or(0, |p| p.start) & !((1 << GRANULE_BITS) - 1);
-        let high = pieces.last().map_or(0, |p| p.start + p.bytes.len() as u64);
-        let count = ((high - low) >> GRANULE_BITS) + 1;
-        let mut granules = if count > MAX_GRANULES { Vec::new() } else { vec![NONE; count as usize] };
-        for (index, piece) in pieces.iter().enumerate() {
-            let first = (piece.start - low) >> GRANULE_BITS;
-            let last = (piece.start - low + (piece.bytes.len() as u64).max(1) - 1) >> GRANULE_BITS;
-            for granule in first..=last {
-                if let Some(entry) = granules.get_mut(granule as usize) {
-                    *entry = if *entry == NONE { index as u32 } else { SEVERAL };
-                }
+            let lead = start.saturating_sub(base) as u32;
+            self.granules.push(Granule { bytes, lead, base });
+            if let Some(place) = self.numbers.get_mut(number as usize) {
+                *place = self.granules.len() as u32;
             }
         }
-        Self { pieces, low, granules, dense_granules }
     }
 
     /// One more than the largest dense number.
     pub(super) fn dense_len(&self) -> u64 {
-        (self.dense_granules.len() as u64) << DENSE_BITS
+        (self.granules.len() as u64) << DENSE_BITS
     }
 
-    /// Dense number of the object at an address; `None` when it is not on the heap or not aligned.
-    #[inline]
+    /// Dense number of an address; `None` when it is not aligned or not near the heap. An address in a hole of the heap
+    /// has a number too, but no bytes.
+    #[inline(always)]
     pub(super) fn dense(&self, address: u64) -> Option<u64> {
-        let (piece, offset) = self.locate(address)?;
-        Some(piece.dense + offset / 8)
+        // Rotated, the bits of an address that is not aligned make it too large; so do null and all below the heap.
+        let word = address.wrapping_sub(self.low).rotate_right(3);
+        let number = self.numbers.get((word >> DENSE_BITS) as usize)?.checked_sub(1)?;
+        Some(u64::from(number) << DENSE_BITS | word & ((1 << DENSE_BITS) - 1))
     }
 
-    /// The same, and asks for the object's first bytes to be brought to the cache when `wanted` says so.
-    #[inline]
-    pub(super) fn fetch(&self, address: u64, wanted: impl FnOnce(u64) -> bool) {
-        if let Some((piece, offset)) = self.locate(address)
-            && wanted(piece.dense + offset / 8)
-        {
-            prefetch(piece.bytes, offset as usize);
-        }
+    /// The memory from the object with a dense number on. Empty where there is none, and sometimes where another piece
+    /// of the dump shares the granule: then the target has to be asked.
+    #[inline(always)]
+    pub(super) fn bytes(&self, dense: u64) -> &'r [u8] {
+        let Some(granule) = self.granules.get((dense >> DENSE_BITS) as usize) else { return &[] };
+        // Before the memory's start, the difference is beyond all bounds.
+        let offset = (within(dense) as usize).wrapping_sub(granule.lead as usize);
+        granule.bytes.get(offset..).unwrap_or_default()
     }
 
-    #[inline]
-    fn locate(&self, address: u64) -> Option<(&Piece<'r>, u64)> {
-        let granule = address.wrapping_sub(self.low) >> GRANULE_BITS;
-        let entry = match self.granules.get(granule as usize) {
-            Some(&entry) if entry < SEVERAL => entry,
-            Some(&NONE) => return None,
-            _ => self.search(address)?,
-        };
-        let piece = self.pieces.get(entry as usize)?;
-        let offset = address.wrapping_sub(piece.start);
-        (offset < piece.bytes.len() as u64 && offset % 8 == 0).then_some((piece, offset))
-    }
-
-    #[cold]
-    fn search(&self, address: u64) -> Option<u32> {
-        let i = self.pieces.partition_point(|p| p.start <= address).checked_sub(1)?;
-        Some(i as u32)
-    }
-
-    /// The piece, and the offset in it, that a dense number stands for.
-    #[inline]
-    pub(super) fn place(&self, dense: u64) -> Option<(&Piece<'r>, usize)> {
-        let entry = *self.dense_granules.get((dense >> DENSE_BITS) as usize)?;
-        let piece = self.pieces.get(entry as usize)?;
-        Some((piece, ((dense - piece.dense) * 8) as usize))
+    /// The same, and starts to bring the object's first bytes to the cache: two lines, since few objects lie in one.
+    #[inline(always)]
+    pub(super) fn fetch(&self, dense: u64) -> &'r [u8] {
+        let object = self.bytes(dense);
+        prefetch(object, 0);
+        prefetch(object, 64);
+        object
     }
 
     /// The address that a dense number stands for.
+    #[inline(always)]
     pub(super) fn address(&self, dense: u64) -> u64 {
-        self.place(dense).map_or(0, |(piece, offset)| piece.start + offset as u64)
+        self.granules.get((dense >> DENSE_BITS) as usize).map_or(0, |granule| granule.base + within(dense))
     }
+}
+
+/// Bytes from the start of the granule.
+#[inline(always)]
+fn within(dense: u64) -> u64 {
+    (dense & ((1 << DENSE_BITS) - 1)) * 8
 }
 
 fn pieces_of<'r>(target: &'r dyn Target, segment: &Segment, out: &mut Vec<(u64, &'r [u8])>) {

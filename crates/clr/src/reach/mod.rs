@@ -1,8 +1,14 @@
 //! What reaches what: live objects, what one object keeps, and paths from roots.
 
-mod explore;
+mod bits;
+mod graph;
 mod index;
+mod mark;
 mod paths;
+mod search;
+mod settle;
+#[cfg(test)]
+mod tests;
 
 use rustc_hash::FxHashMap;
 
@@ -17,8 +23,14 @@ use crate::progress::Progress;
 use crate::roots::Root;
 use crate::types::MethodTable;
 use crate::typetable::Slot;
-use explore::{AllocatorOf, Bits, Found, Graph, Word};
+use bits::Bits;
+use graph::Graph;
 use index::HeapIndex;
+use paths::Patience;
+use search::Found;
+
+/// Words of heap from which on several threads are worth their start.
+const WORTH_THREADS: u64 = 1 << 20;
 
 /// Everything that a search needs of a runtime.
 pub(crate) struct Setting<'r> {
@@ -32,11 +44,30 @@ pub(crate) struct Setting<'r> {
     pub(crate) progress: &'r Progress,
 }
 
-impl<'r> Setting<'r> {
-    fn graph(&self) -> Graph<'r> {
-        let index = HeapIndex::new(self.target, self.heap);
-        let dependents = self.dependents.clone();
-        Graph::new(self.target, self.layout, index, self.free, self.allocator_of, dependents, self.progress)
+/// Gives the `LoaderAllocator` object of a collectible type.
+type AllocatorOf<'r> = &'r (dyn Fn(&MethodTable) -> u64 + Sync);
+
+/// An entry of a queue or stack: a dense number. 32 bits reach 32 GB of heap.
+trait Word: Copy + Send {
+    fn pack(dense: u64) -> Self;
+    fn unpack(self) -> u64;
+}
+
+impl Word for u32 {
+    fn pack(dense: u64) -> Self {
+        dense as u32
+    }
+    fn unpack(self) -> u64 {
+        self.into()
+    }
+}
+
+impl Word for u64 {
+    fn pack(dense: u64) -> Self {
+        dense
+    }
+    fn unpack(self) -> u64 {
+        self
     }
 }
 
@@ -66,49 +97,70 @@ pub(crate) fn closure<'r>(
     starts: impl Iterator<Item = u64>,
     keep: bool,
 ) -> Result<Reached<'r>, Error> {
-    let graph = setting.graph();
-    // 32-bit queue entries do for 32 GB of heap.
-    if u32::try_from(graph.index.dense_len()).is_ok() {
-        closure_with::<u32>(graph, starts, keep)
+    let index = HeapIndex::new(setting.target, setting.heap);
+    if u32::try_from(index.dense_len()).is_ok() {
+        closure_with::<u32>(setting, index, starts, keep)
     } else {
-        closure_with::<u64>(graph, starts, keep)
+        closure_with::<u64>(setting, index, starts, keep)
     }
 }
 
 fn closure_with<'r, W: Word>(
-    mut graph: Graph<'r>,
+    setting: &Setting<'r>,
+    index: HeapIndex<'r>,
     starts: impl Iterator<Item = u64>,
     keep: bool,
 ) -> Result<Reached<'r>, Error> {
-    let mut bits = Bits::new(graph.index.dense_len());
+    let bits = Bits::new(index.dense_len())?;
+    let mut dangling = 0;
     let mut found = Found::<W>::new();
-    for start in starts {
-        match graph.index.dense(start) {
+    for start in starts.filter(|&start| start != 0) {
+        match index.dense(start) {
             Some(dense) => {
-                found.push(&mut bits, dense);
+                found.push(&bits, dense);
             }
-            None if start != 0 => graph.dangling += 1,
-            None => {}
+            None => dangling += 1,
         }
     }
-    let objects = if keep {
-        found.search::<true>(&mut graph, &mut bits, |_| false)?;
-        found.iter().map(|d| graph.index.address(d)).collect()
-    } else {
-        explore::mark_all(&mut graph, &mut bits, found.into_queue())?;
-        Vec::new()
+    let mut graphs = if keep { vec![Graph::new(setting, &index)] } else { graphs(setting, &index) };
+    let mut objects = Vec::new();
+    match graphs.as_mut_slice() {
+        [graph] if keep => {
+            found.search::<true>(graph, &bits, usize::MAX, |_| false)?;
+            objects = found.iter().map(|dense| index.address(dense)).collect();
+        }
+        graphs => mark::mark(graphs, &bits, found.into_queue())?,
+    }
+    let mut types: FxHashMap<u64, Slot> = FxHashMap::default();
+    for graph in graphs {
+        dangling += graph.dangling;
+        for slot in graph.types.types() {
+            types.entry(slot.table).and_modify(|all| all.merge(slot)).or_insert(*slot);
+        }
+    }
+    Ok(Reached { dangling, types: types.into_values().collect(), bits, objects, index })
+}
+
+/// One graph for each thread that marking is worth.
+fn graphs<'g, 'r>(setting: &'g Setting<'r>, index: &'g HeapIndex<'r>) -> Vec<Graph<'g, 'r>> {
+    // A small heap is marked sooner than a thread is started.
+    let threads = match std::thread::available_parallelism() {
+        Ok(threads) if index.dense_len() >= WORTH_THREADS => threads.get(),
+        _ => 1,
     };
-    let types = graph.types.types().copied().collect();
-    Ok(Reached { dangling: graph.dangling, index: graph.index, bits, types, objects })
+    (0..threads).map(|_| Graph::new(setting, index)).collect()
 }
 
 /// Finds, for each root that reaches `target`, a path from it; in the order of `roots`.
 pub(crate) fn paths(setting: &Setting<'_>, roots: &[Root], target: u64) -> Result<Vec<RootPath>, Error> {
-    let graph = setting.graph();
-    if u32::try_from(graph.index.dense_len()).is_ok() {
-        paths::find::<u32>(graph, roots, target)
+    let index = HeapIndex::new(setting.target, setting.heap);
+    // The smallest object takes three words, a usual one six or more.
+    let objects = index.dense_len() / 6;
+    let patience = Patience { search: objects / 8 + 100_000, all: objects + 1_000_000 };
+    if u32::try_from(index.dense_len()).is_ok() {
+        paths::find::<u32>(setting, &index, roots, target, patience)
     } else {
-        paths::find::<u64>(graph, roots, target)
+        paths::find::<u64>(setting, &index, roots, target, patience)
     }
 }
 

@@ -7,20 +7,35 @@
 //! * objects of a search that ended without success: none of them leads to the target (their searches saw
 //!   everything they reach), so no later search enters them.
 //!
-//! Objects seen by a search that succeeded and that are not on its path could be either, so they are forgotten. When that
-//! makes the work repeat itself too often, the exact set of all objects that lead to the target is worked out instead.
+//! Objects seen by a search that succeeded and that are not on its path could be either, so they are forgotten.
+//!
+//! Breadth-first search gives short paths but strays through memory. So when one has taken long, everything that the
+//! roots reach is marked, which is several times as fast: often the answer is that nothing reaches the target at all. And
+//! when many searches have taken long, the exact set of all objects that lead to the target is worked out
+//! ([`super::settle`]).
 
 use dnd_contract::Addr;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::NextStep;
-use super::explore::{Bits, Found, Graph, Word};
+use super::bits::Bits;
+use super::graph::Graph;
+use super::index::HeapIndex;
+use super::mark::mark;
+use super::search::{Found, Outcome};
+use super::settle::settle;
+use super::{NextStep, Setting, Word};
 use crate::error::Error;
 use crate::roots::Root;
 
-/// Searches may look at this many times the objects of the heap in all before the exact set is worked out.
-const PATIENCE: u64 = 3;
+/// Objects looked at before faster means are tried.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// By one search, before it is made sure that a root reaches the target at all.
+    pub(super) search: u64,
+    /// By all searches, before the exact set of objects that lead to the target is worked out.
+    pub(super) all: u64,
+}
 
 /// A path from a root to the target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,7 +78,7 @@ impl Leading {
         word >> (dense & 63) & 1 != 0 && self.next.contains_key(&dense)
     }
 
-    fn path(&self, graph: &Graph<'_>, from: u64) -> Vec<u64> {
+    fn path(&self, graph: &Graph<'_, '_>, from: u64) -> Vec<u64> {
         let mut at = from;
         let mut path = vec![graph.index.address(at)];
         while let Some(&next) = self.next.get(&at).filter(|&&next| next != at) {
@@ -75,44 +90,61 @@ impl Leading {
 }
 
 pub(super) fn find<W: Word>(
-    mut graph: Graph<'_>,
+    setting: &Setting<'_>,
+    index: &HeapIndex<'_>,
     roots: &[Root],
     target: u64,
+    patience: Patience,
 ) -> Result<Vec<RootPath>, Error> {
-    let Some(goal) = graph.index.dense(target) else { return Ok(Vec::new()) };
+    let Some(goal) = index.dense(target) else { return Ok(Vec::new()) };
     let mut search = Search::<W> {
+        goal,
         leading: Leading::new(goal),
-        bits: Bits::new(graph.index.dense_len()),
+        bits: Bits::new(index.dense_len())?,
         found: Found::new(),
         looked_at: 0,
     };
-    // The smallest object takes three words, a usual one six.
-    let patience = PATIENCE * graph.index.dense_len() / 6 + 1_000_000;
-    let mut settled = false;
+    let mut graph = Graph::new(setting, index);
+    // Roots before this one are known not to reach the target.
+    let mut first = 0;
+    let (mut sure, mut settled) = (false, false);
     let mut out = Vec::new();
     for (number, root) in roots.iter().enumerate() {
-        let Some(start) = graph.index.dense(root.object) else { continue };
-        if !search.reaches(&mut graph, start)? {
-            if !settled && search.looked_at > patience {
-                settled = true;
-                search.settle(&mut graph, roots.get(number..).unwrap_or(&[]))?;
+        let Some(start) = index.dense(root.object).filter(|_| number >= first) else { continue };
+        let left = roots.get(number..).unwrap_or_default();
+        let limit = if sure { u64::MAX } else { patience.search };
+        let reaches = match search.reaches(&mut graph, start, limit)? {
+            Some(reaches) => reaches,
+            None => {
+                sure = true;
+                match search.first_that_reaches(setting, index, left)? {
+                    None => break,
+                    Some(0) => search.reaches(&mut graph, start, u64::MAX)?.unwrap_or(false),
+                    Some(skip) => {
+                        search.forget();
+                        first = number + skip;
+                        false
+                    }
+                }
             }
-            continue;
+        };
+        if reaches {
+            let objects = search.leading.path(&graph, start);
+            // The promise made to the user: no edge is shown that is not there.
+            if objects.windows(2).all(|pair| matches!(*pair, [from, to] if graph.refers(from, to))) {
+                out.push(RootPath { root: number, objects });
+            }
         }
-        let objects = search.leading.path(&graph, start);
-        // The promise made to the user: no edge is shown that is not there.
-        if objects.windows(2).all(|pair| matches!(*pair, [from, to] if graph.refers(from, to))) {
-            out.push(RootPath { root: number, objects });
-        }
-        if !settled && search.looked_at > patience {
-            settled = true;
-            search.settle(&mut graph, roots.get(number + 1..).unwrap_or(&[]))?;
+        if !settled && search.looked_at > patience.all {
+            (settled, sure) = (true, true);
+            search.settle(setting, index, left)?;
         }
     }
     Ok(out)
 }
 
 struct Search<W> {
+    goal: u64,
     leading: Leading,
     /// Objects that do not lead to the target, and those of the search under way.
     bits: Bits,
@@ -122,83 +154,82 @@ struct Search<W> {
 }
 
 impl<W: Word> Search<W> {
-    /// Whether an object leads to the target; a way there is then in `leading`.
-    fn reaches(&mut self, graph: &mut Graph<'_>, start: u64) -> Result<bool, Error> {
+    /// Whether an object leads to the target; a way there is then in `leading`. `None`: more than `limit` objects were
+    /// looked at; the same call goes on.
+    fn reaches(&mut self, graph: &mut Graph<'_, '_>, start: u64, limit: u64) -> Result<Option<bool>, Error> {
         if self.leading.contains(start) {
-            return Ok(true);
+            return Ok(Some(true));
         }
-        if self.bits.get(start) {
-            return Ok(false);
+        let goes_on = self.found.get(0) == Some(start);
+        if !goes_on {
+            if self.bits.get(start) {
+                return Ok(Some(false));
+            }
+            self.found.push(&self.bits, start);
         }
-        self.found.reset();
-        self.found.push(&mut self.bits, start);
         let leading = &self.leading;
-        let hit = self.found.search::<false>(graph, &mut self.bits, |dense| leading.contains(dense))?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let hit =
+            match self.found.search::<false>(graph, &self.bits, limit, |dense| leading.contains(dense))? {
+                Outcome::Limit => return Ok(None),
+                Outcome::All => None,
+                Outcome::Hit(hit) => Some(hit),
+            };
         self.looked_at += self.found.len() as u64;
-        let Some(hit) = hit else { return Ok(false) };
-        for dense in self.found.iter() {
-            self.bits.clear(dense);
-        }
+        let Some(hit) = hit else {
+            self.found.reset();
+            return Ok(Some(false));
+        };
         let chain: Vec<u64> = self
             .found
             .chain(graph, hit)
             .into_iter()
             .filter_map(|position| self.found.get(position))
             .collect();
+        self.forget();
         for pair in chain.windows(2) {
             if let [from, to] = *pair {
                 self.leading.insert(from, to);
             }
         }
-        Ok(true)
+        Ok(Some(true))
     }
 
-    /// Works out exactly which of the objects that `roots` reach do not lead to the target, and marks them so: after
-    /// this a search never enters one of them.
-    fn settle(&mut self, graph: &mut Graph<'_>, roots: &[Root]) -> Result<(), Error> {
-        self.found.reset();
-        for root in roots {
-            if let Some(dense) = graph.index.dense(root.object) {
-                self.found.push(&mut self.bits, dense);
-            }
-        }
-        self.found.search::<false>(graph, &mut self.bits, |_| false)?;
-        let mut leads = Bits::new(graph.index.dense_len());
-        for &dense in self.leading.next.keys() {
-            leads.set(dense);
-        }
-        // Finders stand before what they found, so one sweep from the back follows whole paths; edges that lead back to
-        // objects found earlier take further sweeps.
-        loop {
-            graph.progress.check()?;
-            let mut changed = false;
-            for dense in self.found.iter().rev() {
-                if leads.get(dense) {
-                    continue;
-                }
-                let mut leading = false;
-                graph.references::<false>(dense, |index, address| {
-                    leading |= index.dense(address).is_some_and(|next| leads.get(next));
-                });
-                if leading {
-                    leads.set(dense);
-                    changed = true;
-                }
-            }
-            for (primary, secondary) in graph.dependent_pairs() {
-                if leads.get(secondary) && leads.set(primary) {
-                    changed = true;
-                }
-            }
-            if !changed {
-                break;
-            }
-        }
+    /// Forgets the search under way.
+    fn forget(&mut self) {
         for dense in self.found.iter() {
-            if leads.get(dense) {
-                self.bits.clear(dense);
+            self.bits.clear(dense);
+        }
+        self.found.reset();
+    }
+
+    /// The first of `roots` that reaches the target, by marking everything that they reach.
+    fn first_that_reaches(
+        &self,
+        setting: &Setting<'_>,
+        index: &HeapIndex<'_>,
+        roots: &[Root],
+    ) -> Result<Option<usize>, Error> {
+        let marked = Bits::new(index.dense_len())?;
+        let mut graphs = super::graphs(setting, index);
+        for (number, root) in roots.iter().enumerate() {
+            let Some(dense) = index.dense(root.object).filter(|&dense| marked.set::<false>(dense)) else {
+                continue;
+            };
+            mark(&mut graphs, &marked, vec![W::pack(dense)])?;
+            if marked.get(self.goal) {
+                return Ok(Some(number));
             }
         }
+        Ok(None)
+    }
+
+    /// Marks all objects that `roots` reach and that do not lead to the target: after this a search never enters one.
+    fn settle(&mut self, setting: &Setting<'_>, index: &HeapIndex<'_>, roots: &[Root]) -> Result<(), Error> {
+        self.found = Found::new();
+        let starts = roots.iter().filter_map(|root| index.dense(root.object));
+        // If it is too large a task, searches just go on.
+        settle::<W>(setting, index, starts, self.goal, &self.bits)?;
         Ok(())
     }
 }

@@ -206,6 +206,11 @@ impl Fake {
         bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
     }
 
+    /// A word as it is now.
+    pub(crate) fn word(&self, address: u64) -> u64 {
+        self.target.u64(address).unwrap()
+    }
+
     /// Cuts the memory: what is before `address` and what is behind are no longer in one piece.
     pub(crate) fn split(&mut self, address: u64) {
         let i = self.target.pieces.partition_point(|&(start, _)| start <= address) - 1;

@@ -125,7 +125,7 @@ impl Window<'_> {
         let [w0, w1] = words(rest.first_chunk()?);
         // The GC borrows the lowest bits while it marks.
         let slot = types.known(w0 & !7)?;
-        let size = u64::from(slot.base_size) + u64::from(slot.component_size) * (w1 & 0xffff_ffff);
+        let size = slot.size(w1 as u32);
         let rounded = (size + 7) & !7;
         if rounded > rest.len() as u64 {
             return None;
@@ -233,9 +233,9 @@ impl<'r> Walker<'r> {
         let table = self.target.u64(address).ok()? & !7;
         let index = self.types.find(self.target, self.layout, table)?;
         let slot = self.types.slot_mut(index)?;
-        let (base, component) = (u64::from(slot.base_size), u64::from(slot.component_size));
-        let count = if component == 0 { 0 } else { self.target.u32(address.checked_add(8)?).ok()? };
-        let size = base + component * u64::from(count);
+        let count =
+            if slot.component_size == 0 { 0 } else { self.target.u32(address.checked_add(8)?).ok()? };
+        let size = slot.size(count);
         ((size + 7) & !7 <= end.checked_sub(address)?).then_some((index, size))
     }
 
@@ -339,8 +339,9 @@ impl<'h> Gaps<'h> {
     }
 }
 
+/// The first two words of an object.
 #[inline]
-fn words(head: &[u8; 16]) -> [u64; 2] {
+pub(crate) fn words(head: &[u8; 16]) -> [u64; 2] {
     let all = u128::from_le_bytes(*head);
     [all as u64, (all >> 64) as u64]
 }
