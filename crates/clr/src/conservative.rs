@@ -149,7 +149,8 @@ fn collect(
         let left = usize::try_from(stack_base - at).unwrap_or(usize::MAX);
         let run = run.get(..left).unwrap_or(run);
         if run.len() < 8 {
-            at += 8;
+            // Memory comes in pages.
+            at = (at & !0xfff).saturating_add(0x1000);
             continue;
         }
         for word in run.chunks_exact(8) {

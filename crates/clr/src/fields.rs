@@ -262,7 +262,7 @@ fn thread_static_base(memory: &dyn Memory, thread: &Thread, index: u32) -> Optio
     let number = u64::from(index & 0x00ff_ffff);
     let object = match index >> 24 {
         0 => {
-            let array = memory.u64(data + 8).ok().filter(|&a| a != 0)?;
+            let array = memory.u64(data.wrapping_add(8)).ok().filter(|&a| a != 0)?;
             let count = u64::from(memory.u32(data).ok()?);
             if number < NOT_STORED || number >= count.max(NOT_STORED) {
                 return None;
@@ -270,11 +270,11 @@ fn thread_static_base(memory: &dyn Memory, thread: &Thread, index: u32) -> Optio
             memory.u64(array.wrapping_add(16 + 8 * (number - NOT_STORED))).ok()?
         }
         1 => {
-            let count = u64::from(memory.u32(data + 4).ok()?);
+            let count = u64::from(memory.u32(data.wrapping_add(4)).ok()?);
             if number >= count {
                 return None;
             }
-            let handles = memory.u64(data + 16).ok().filter(|&h| h != 0)?;
+            let handles = memory.u64(data.wrapping_add(16)).ok().filter(|&h| h != 0)?;
             let handle = memory.u64(handles.wrapping_add(8 * number)).ok().filter(|&h| h != 0)?;
             memory.u64(handle).ok()?
         }

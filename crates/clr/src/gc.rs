@@ -51,7 +51,7 @@ struct Vars<'a> {
 impl Vars<'_> {
     /// Address of the variable that a pointer of the structure leads to.
     fn pointer(&self, var: Var) -> Result<u64, Error> {
-        self.memory.u64(self.at + self.first + 8 * var as u64).reading("the GC's table of variables")
+        self.memory.u64(self.at.wrapping_add(self.first + 8 * var as u64)).reading("the GC's table of variables")
     }
 
     /// Value of a pointer-sized variable.
@@ -86,10 +86,10 @@ struct HeapFields {
 pub(crate) fn read(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>) -> Result<Heap, Error> {
     let at = memory.u64(globals.gc_dac_globals).reading("the pointer to the GC's table of variables")?;
     let vars = Vars { memory, at, first: layout.gc.first_pointer };
-    let generation_size = memory.u64(at + 8).reading("the GC's table of variables")?;
+    let generation_size = memory.u64(at.wrapping_add(8)).reading("the GC's table of variables")?;
     let generations = match layout.gc.fixed_generations {
         Some(n) => n,
-        None => memory.u64(at + 16).reading("the GC's table of variables")?,
+        None => memory.u64(at.wrapping_add(16)).reading("the GC's table of variables")?,
     };
     if !(4..=8).contains(&generations) || generation_size > 4096 {
         return Err(Error::Damaged { what: "the GC's table of variables", addr: at });
@@ -132,7 +132,7 @@ pub(crate) fn read(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>)
 }
 
 fn generation_fields(memory: &dyn Memory, at: u64) -> Result<GenerationFields, Error> {
-    let offset = |i: u64| memory.u32(at + 4 * i).reading("the GC's generation field offsets");
+    let offset = |i: u64| memory.u32(at.wrapping_add(4 * i)).reading("the GC's generation field offsets");
     let (context, start_segment, start) = (offset(0)?, offset(1)?, offset(2)?);
     // -1 says that the field does not exist: a GC with regions.
     let allocation_start = (start != u32::MAX).then_some(u64::from(start));
@@ -152,7 +152,7 @@ fn server_heaps(vars: &Vars<'_>, fixed: Option<FixedHeap>) -> Result<Vec<HeapFie
     };
     let mut out = Vec::new();
     for i in 0..u64::from(count) {
-        let address = memory.u64(array + 8 * i).reading("the array of GC heaps")?;
+        let address = memory.u64(array.wrapping_add(8 * i)).reading("the array of GC heaps")?;
         out.push(HeapFields {
             address,
             alloc_allocated: address.wrapping_add(fixed.alloc_allocated),
@@ -168,7 +168,7 @@ fn server_heaps(vars: &Vars<'_>, fixed: Option<FixedHeap>) -> Result<Vec<HeapFie
 fn described_heap(memory: &dyn Memory, at: u64) -> Result<FixedHeap, Error> {
     let mut offsets = [0u64; field::COUNT];
     for (i, slot) in offsets.iter_mut().enumerate() {
-        *slot = memory.u32(at + 4 * i as u64).reading("the GC's heap field offsets")?.into();
+        *slot = memory.u32(at.wrapping_add(4 * i as u64)).reading("the GC's heap field offsets")?.into();
     }
     let [.., generation_table] = offsets;
     debug_assert_eq!(field::GENERATION_TABLE, field::COUNT - 1);

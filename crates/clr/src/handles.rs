@@ -107,19 +107,19 @@ pub(crate) fn read(memory: &dyn Memory, layout: &HandleLayout, heap: &Heap) -> R
     while map != 0 && seen.insert(map) && seen.len() < MAX_SEGMENTS {
         let buckets = memory.u64(map).reading("the handle table map")?;
         for i in 0..BUCKETS {
-            let bucket = memory.u64(buckets + 8 * i).reading("the handle table map")?;
+            let bucket = memory.u64(buckets.wrapping_add(8 * i)).reading("the handle table map")?;
             if bucket == 0 {
                 continue;
             }
             let tables = memory.u64(bucket).reading("a bucket of handle tables")?;
             for slot in 0..slots {
-                let table = memory.u64(tables + 8 * slot).reading("a bucket of handle tables")?;
+                let table = memory.u64(tables.wrapping_add(8 * slot)).reading("a bucket of handle tables")?;
                 if table != 0 {
                     read_table(memory, layout, table, &mut seen, &mut out)?;
                 }
             }
         }
-        map = memory.u64(map + 8).reading("the handle table map")?;
+        map = memory.u64(map.wrapping_add(8)).reading("the handle table map")?;
     }
     Ok(out)
 }
@@ -131,7 +131,7 @@ fn read_table(
     seen: &mut HashSet<u64>,
     out: &mut Vec<Handle>,
 ) -> Result<(), Error> {
-    let mut segment = memory.u64(table + layout.segments).reading("a handle table")?;
+    let mut segment = memory.u64(table.wrapping_add(layout.segments)).reading("a handle table")?;
     // Behind the tails and hints (a byte a type) and free counts (four): next segment, table, in this order.
     let links = TAIL + 6 * layout.types as usize;
     let internal = layout.types as u8 - 1;
@@ -172,19 +172,19 @@ fn read_block(
     user: u8,
     out: &mut Vec<Handle>,
 ) -> Result<(), Error> {
-    let values = |block: u64| segment + HEADER as u64 + 8 * HANDLES_PER_BLOCK * block;
+    let values = |block: u64| segment.wrapping_add(HEADER as u64 + 8 * HANDLES_PER_BLOCK * block);
     for i in 0..HANDLES_PER_BLOCK {
         if free >> i & 1 != 0 {
             continue;
         }
-        let address = values(block) + 8 * i;
+        let address = values(block).wrapping_add(8 * i);
         let object = memory.u64(address).reading("a handle")?;
         if object == 0 {
             continue;
         }
         let secondary =
             if matches!(kind, HandleKind::Dependent | HandleKind::WeakInterior) && user != NO_BLOCK {
-                memory.u64(values(user.into()) + 8 * i).reading("a dependent handle")?
+                memory.u64(values(user.into()).wrapping_add(8 * i)).reading("a dependent handle")?
             } else {
                 0
             };

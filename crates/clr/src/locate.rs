@@ -313,7 +313,8 @@ fn runs(target: &dyn Target, elf: &ElfImage, size: u32) -> Vec<(u64, u64)> {
         let mut run = (0u64, 0u64);
         let mut page = [0u8; PAGE as usize];
         let mut at = range.start & !(PAGE - 1);
-        while at < range.end {
+        let end = range.end.min(at.saturating_add(version::MAX_IMAGE));
+        while at < end {
             // A page that is not in the dump ends a run like a zero does.
             if target.read(at, &mut page).is_err() {
                 page.fill(0);
@@ -347,7 +348,7 @@ fn check(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>) -> Result
     let pointer = |at: u64| memory.u64(at).unwrap_or(0);
     let half = |at: u64| memory.u32(at).unwrap_or(0);
     let object = pointer(globals.object_class);
-    if half(object + 4) != 24 || memory.u64(object.wrapping_add(16)) != Ok(0) {
+    if half(object.wrapping_add(4)) != 24 || memory.u64(object.wrapping_add(16)) != Ok(0) {
         return Err("System.Object");
     }
     let string = pointer(globals.string_class);

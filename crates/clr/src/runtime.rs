@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use rustc_hash::FxHashMap;
 
 use dnd_memory::{ElfImage, Target};
+use dnd_metadata::Table;
 
 use crate::code::{self, RangeList};
 use crate::conservative;
@@ -47,6 +48,9 @@ pub struct Runtime<'t> {
     vtables: OnceLock<Vec<u64>>,
     stack_roots: OnceLock<StackRootSet>,
 }
+
+/// Rows of a type map that are looked at when there is no metadata to tell how many there are.
+const MAX_TYPES: u32 = 1 << 18;
 
 /// Which stack roots to collect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -293,7 +297,8 @@ impl<'t> Runtime<'t> {
 
     /// The method tables of all loaded type definitions of a module, generic ones in their open form.
     pub fn type_def_tables(&self, module: u64) -> impl Iterator<Item = u64> + '_ {
-        let count = modules::type_def_count(self.target, &self.layout, module);
+        let rows = self.module(module).metadata().map_or(MAX_TYPES, |m| m.rows(Table::TypeDef).saturating_add(1));
+        let count = modules::type_def_count(self.target, &self.layout, module).min(rows);
         (1..count).filter_map(move |row| self.type_def_table(module, row))
     }
 
@@ -309,7 +314,7 @@ impl<'t> Runtime<'t> {
         let count = if table.component_size == 0 {
             0
         } else {
-            self.target.u32(address + 8).reading("an object's length")?
+            self.target.u32(address.wrapping_add(8)).reading("an object's length")?
         };
         Ok(Object { address, table: table.address, size: table.object_size(count) })
     }
@@ -326,7 +331,7 @@ impl<'t> Runtime<'t> {
             if object.address > address {
                 return ControlFlow::Break(());
             }
-            if address < object.address + ((object.size + 7) & !7) {
+            if address - object.address < object.size.saturating_add(7) & !7 {
                 found = Some(object);
                 return ControlFlow::Break(());
             }

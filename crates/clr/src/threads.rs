@@ -93,7 +93,7 @@ pub struct Threads {
 pub(crate) fn read(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>) -> Result<Threads, Error> {
     let l = &layout.thread;
     let store = memory.u64(globals.thread_store).reading("the pointer to the thread store")?;
-    let count = |i: u64| memory.u32(store + l.counts + 4 * i).unwrap_or(0);
+    let count = |i: u64| memory.u32(store.wrapping_add(l.counts + 4 * i)).unwrap_or(0);
     let mut out = Threads {
         threads: Vec::new(),
         counts: ThreadCounts {
@@ -108,7 +108,7 @@ pub(crate) fn read(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>)
     };
     let domain = memory.u64(globals.app_domain).unwrap_or(0);
     let mut seen = HashSet::new();
-    let mut link = memory.u64(store + l.first_link).reading("the thread store")?;
+    let mut link = memory.u64(store.wrapping_add(l.first_link)).reading("the thread store")?;
     while link != 0 && seen.insert(link) && out.threads.len() < MAX_THREADS {
         out.threads.push(read_thread(memory, l, link.wrapping_sub(l.link), domain)?);
         link = memory.u64(link).reading("a thread")?;
@@ -126,7 +126,7 @@ fn read_thread(memory: &dyn Memory, l: &ThreadLayout, address: u64, domain: u64)
             locals => locals.wrapping_add(offset),
         },
     };
-    let context = |offset: u64| if alloc == 0 { 0 } else { memory.u64(alloc + offset).unwrap_or(0) };
+    let context = |offset: u64| if alloc == 0 { 0 } else { memory.u64(alloc.wrapping_add(offset)).unwrap_or(0) };
     // A handle that was never made, or whose page is missing, is "no object".
     let behind = |handle: u64| if handle == 0 { 0 } else { memory.u64(handle).unwrap_or(0) };
     let mut exceptions = [0; 4];
@@ -172,24 +172,24 @@ pub(crate) fn thread_static_roots(memory: &dyn Memory, thread: &Thread) -> Vec<(
         Ok(object) if object != 0 => roots.push((place, object)),
         _ => {}
     };
-    push(at + 8);
-    let collectible = memory.u32(at + 4).unwrap_or(0);
-    let handles = memory.u64(at + 16).unwrap_or(0);
+    push(at.wrapping_add(8));
+    let collectible = memory.u32(at.wrapping_add(4)).unwrap_or(0);
+    let handles = memory.u64(at.wrapping_add(16)).unwrap_or(0);
     if handles != 0 {
         for i in 0..u64::from(collectible.min(1 << 20)) {
-            match memory.u64(handles + 8 * i) {
+            match memory.u64(handles.wrapping_add(8 * i)) {
                 Ok(handle) if handle != 0 => push(handle),
                 _ => {}
             }
         }
     }
     // Statics whose memory was just made and is not in the array yet.
-    let mut flight = memory.u64(at + 32).unwrap_or(0);
+    let mut flight = memory.u64(at.wrapping_add(32)).unwrap_or(0);
     for _ in 0..1 << 16 {
         if flight == 0 {
             break;
         }
-        push(flight + 16);
+        push(flight.wrapping_add(16));
         flight = memory.u64(flight).unwrap_or(0);
     }
     roots

@@ -50,6 +50,9 @@ impl Version {
 /// What every build of CoreCLR carries in its read-only data, from `eng/native/version` (`sccsid`).
 const MARK: &[u8] = b"@(#)Version ";
 
+/// No image is larger; a larger one is damage, and would take long to search.
+pub(crate) const MAX_IMAGE: u64 = 1 << 30;
+
 /// Looks for the version in the image, then in its path.
 pub(crate) fn find(target: &dyn Target, image: &RuntimeImage) -> Option<Version> {
     in_image(target, image.base, image.end).or_else(|| cheap(target, image))
@@ -75,6 +78,7 @@ fn in_runtime_info(memory: &dyn Memory, base: u64) -> Option<Version> {
 }
 
 fn in_image(memory: &dyn Memory, base: u64, end: u64) -> Option<Version> {
+    let end = end.min(base.saturating_add(MAX_IMAGE));
     let mut at = base;
     while at < end {
         let run = memory.run(at);

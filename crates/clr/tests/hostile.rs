@@ -1,0 +1,301 @@
+//! Hostile memory: whatever the bytes of the runtime's structures are, every question ends, with an answer, a part of
+//! one, or an error; within a bounded number of reads and a bounded memory, and never with a panic.
+//!
+//! `DND_HOSTILE_CASES=20000 cargo test -p dnd-clr --test hostile` tries more, `DND_HOSTILE_SEED=N` one case again.
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+#![expect(clippy::print_stderr, reason = "a failing case says how to try it again")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+
+use dnd_clr::{NameStyle, Progress, Runtime, StackRoots};
+use dnd_memory::{Arch, Core, FileMapping, FileOptions, Memory, Missing, Range, Target, Thread, WithFiles};
+use dnd_testkit::{CoreSpec, DEADLINE, core, one_per_major, shared_cores};
+use support::{PAGE, Patched};
+
+/// Numbers that are the same in every run: SplitMix64.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// Counts what is asked of a target, and notes where; refuses everything above a limit.
+struct Watched<'t> {
+    inner: &'t dyn Target,
+    asked: AtomicU64,
+    limit: u64,
+    places: Option<Mutex<BTreeSet<u64>>>,
+}
+
+impl<'t> Watched<'t> {
+    fn new(inner: &'t dyn Target, limit: u64) -> Self {
+        Self { inner, asked: AtomicU64::new(0), limit, places: None }
+    }
+
+    /// Notes every word that is read.
+    fn noting(inner: &'t dyn Target) -> Self {
+        Self { places: Some(Mutex::default()), ..Self::new(inner, u64::MAX) }
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn ask(&self, addr: u64, len: u64) -> bool {
+        if let Some(places) = &self.places {
+            let words = (addr / 8..=(addr + len.max(1) - 1) / 8).take(64);
+            places.lock().unwrap().extend(words.map(|word| word * 8));
+        }
+        let cost = 1 + len / PAGE;
+        let before = self.asked.fetch_add(cost, Ordering::Relaxed);
+        if before < self.limit && before + cost >= self.limit && number("DND_HOSTILE_SEED").is_some() {
+            eprintln!("too many reads: {}", std::backtrace::Backtrace::force_capture());
+        }
+        before < self.limit
+    }
+}
+
+impl Memory for Watched<'_> {
+    fn run(&self, addr: u64) -> &[u8] {
+        if self.ask(addr, 8) { self.inner.run(addr) } else { &[] }
+    }
+
+    fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), Missing> {
+        let len = buf.len() as u64;
+        if self.ask(addr, len) { self.inner.read(addr, buf) } else { Err(Missing { addr, len }) }
+    }
+}
+
+impl Target for Watched<'_> {
+    fn arch(&self) -> Arch {
+        self.inner.arch()
+    }
+
+    fn mappings(&self) -> &[FileMapping] {
+        self.inner.mappings()
+    }
+
+    fn threads(&self) -> &[Thread] {
+        self.inner.threads()
+    }
+
+    fn ranges(&self) -> &[Range] {
+        self.inner.ranges()
+    }
+
+    fn file_image(&self, base: u64) -> Option<&dyn Memory> {
+        self.inner.file_image(base)
+    }
+}
+
+/// Asks for what everything else stands on.
+fn ask_the_frame(target: &dyn Target) {
+    let Ok(runtime) = Runtime::open(target) else { return };
+    let _ =
+        (runtime.heap(), runtime.threads(), runtime.modules(), runtime.handles(), runtime.finalizer_queues());
+}
+
+/// Asks everything that can be asked. What the answers are doesn't matter here.
+fn ask_everything(target: &dyn Target) {
+    let Ok(runtime) = Runtime::open(target) else { return };
+    let progress = Progress::new();
+    let _ = runtime.version();
+    if let Ok(modules) = runtime.modules() {
+        for module in modules.iter().take(4) {
+            let _ = runtime.type_def_tables(module.address).take(64).count();
+        }
+    }
+    if let Ok(heap) = runtime.objects_heap() {
+        let counted = runtime.count(&heap.segments, 1, &progress);
+        for slot in counted.iter().flat_map(|counted| &counted.types).take(300) {
+            let _ = runtime.type_name(slot.table, NameStyle::Runtime);
+            let Ok(table) = runtime.method_table(slot.table) else { continue };
+            let fields = runtime.fields(&table).unwrap_or_default();
+            let _ = fields.iter().filter_map(|field| runtime.field_type(&table, field)).count();
+            let _ = runtime.method_count(&table);
+            let _ = runtime.statics_start(&table);
+        }
+        let mut last = 0;
+        for segment in heap.segments.iter().take(64) {
+            let _ = runtime.walk(segment, &progress, |object| {
+                last = object.address;
+                ControlFlow::Continue(())
+            });
+        }
+        if let Ok(roots) = runtime.roots(StackRoots::Conservative, &progress) {
+            let _ = runtime.reached(&roots, &progress, |reached| reached.contains(last));
+            let _ = runtime.paths_to(last, &roots, &progress);
+        }
+        let _ = runtime.find_object(last + 8, &progress);
+        let _ = runtime.closure_of(last, &progress, |reached| reached.contains(last));
+    }
+    let _ = runtime.handles();
+    let _ = runtime.finalizer_queues();
+    if let Ok(threads) = runtime.threads() {
+        for thread in threads.threads.iter().take(64) {
+            let stack = runtime.stack(thread);
+            for (_, code) in stack.managed().take(64) {
+                let _ = runtime.method_name(code.method);
+            }
+            let _ = runtime.stack_references(thread);
+        }
+    }
+}
+
+/// Where objects begin, and the word behind: for some of them a length.
+fn objects(target: &dyn Target) -> Vec<u64> {
+    let runtime = Runtime::open(target).unwrap();
+    let mut places = Vec::new();
+    let segments = &runtime.objects_heap().unwrap().segments;
+    let walked = runtime.walk_all(segments, &Progress::new(), |_, object| {
+        places.extend([object.address, object.address + 8]);
+        ControlFlow::Continue(())
+    });
+    assert!(walked.is_ok() && !places.is_empty());
+    places
+}
+
+/// Changes one place of the runtime's structures in one of the ways in which memory gets damaged.
+fn damage(target: &mut Patched<'_>, numbers: &mut Numbers, places: &[u64]) {
+    let at = numbers.of(places);
+    let other = numbers.of(places);
+    let old = target.u64(at).unwrap_or(0);
+    let strange =
+        [0, 1, 8, 24, 0xff, 0x7fff_ffff, 0xffff_ffff, 1 << 32, 1 << 47, 1 << 63, u64::MAX - 7, u64::MAX];
+    match numbers.below(8) {
+        0 => target.cut(at),
+        1 => target.write(at, &numbers.of(&strange).to_le_bytes()),
+        2 => target.write(at + 4 * (numbers.next() & 1), &(numbers.of(&strange) as u32).to_le_bytes()),
+        // Pointers to the wrong place: itself, another structure, the middle of one.
+        3 => target.write(at, &at.to_le_bytes()),
+        4 => target.write(at, &(other + (numbers.next() & 15)).to_le_bytes()),
+        5 => target.write(at, &old.wrapping_add(numbers.next() % 64).wrapping_sub(32).to_le_bytes()),
+        6 => target.write(at, &numbers.next().to_le_bytes()),
+        _ => target.flip(at + numbers.next() % 8, 1 << (numbers.next() % 8)),
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Small cores of every kind of runtime.
+fn cores() -> Vec<PathBuf> {
+    let spec = CoreSpec::with_args(&["100", "10"]);
+    let mut all: Vec<PathBuf> =
+        one_per_major().iter().map(|runtime| core(runtime, "Leak", &spec).path()).collect();
+    let server = CoreSpec { server_gc: true, ..CoreSpec::with_args(&["1000", "100"]) };
+    all.extend(one_per_major().last().map(|runtime| core(runtime, "Leak", &server).path()));
+    let shared = shared_cores();
+    all.extend(shared.iter().filter(|shared| shared.name.contains("busy")).map(|shared| shared.path.clone()));
+    all
+}
+
+#[test]
+fn any_damage_of_the_runtimes_structures_ends_in_an_answer_or_an_error() {
+    // An allocation that believes a damaged size ends this process instead of the machine.
+    let limit = format!("--as={}", 6u64 << 30);
+    let pid = std::process::id().to_string();
+    assert!(
+        Command::new("prlimit").args(["--pid", &pid, &limit]).status().is_ok_and(|status| status.success())
+    );
+    // A case without an end ends the test, with its seed.
+    let (running, watched) = channel::<Option<u64>>();
+    let watchdog = std::thread::spawn(move || {
+        let mut now = None;
+        loop {
+            match watched.recv_timeout(DEADLINE) {
+                Ok(Some(seed)) => now = Some(seed),
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    eprintln!("case {now:?} does not end");
+                    std::process::abort();
+                }
+            }
+        }
+    });
+    let cases = number("DND_HOSTILE_CASES").unwrap_or(3500);
+    let only = number("DND_HOSTILE_SEED");
+    let cores = cores();
+    let mut failures = Vec::new();
+    let mut opened = 0;
+    for (which, path) in cores.iter().enumerate() {
+        let core = Core::open(path).unwrap();
+        let target = WithFiles::new(core, FileOptions::default());
+        let noted = |noting: &Watched<'_>| -> Vec<u64> {
+            noting.places.as_ref().unwrap().lock().unwrap().iter().copied().collect()
+        };
+        let noting = Watched::noting(&target);
+        ask_the_frame(&noting);
+        let frame = noted(&noting);
+        ask_everything(&noting);
+        let all = noted(&noting);
+        let objects = objects(&target);
+        // Where the heap is said to be anywhere, every word of the core may be looked at by each question about it.
+        let words: u64 = target.ranges().iter().map(|range| (range.end - range.start) / 8).sum();
+        let limit = 12 * words + 1_000_000;
+        assert!(frame.len() > 500 && all.len() > frame.len(), "{}: nothing was read", path.display());
+        let share = cases / cores.len() as u64;
+        for case in 0..share {
+            let seed = which as u64 * 1_000_000 + case;
+            if only.is_some_and(|only| only != seed) {
+                continue;
+            }
+            running.send(Some(seed)).unwrap();
+            let mut numbers = Numbers(seed);
+            let mut damaged = Patched::new(&target);
+            for _ in 0..1 + numbers.below(4) {
+                let places = match numbers.below(8) {
+                    0..4 => &frame,
+                    4..7 => &all,
+                    _ => &objects,
+                };
+                damage(&mut damaged, &mut numbers, places);
+            }
+            let watched = Watched::new(&damaged, limit);
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                opened += u64::from(Runtime::open(&watched).is_ok());
+                ask_everything(&watched);
+            }));
+            if ended.is_err() {
+                failures.push(format!("{seed}: panic ({})", path.display()));
+            }
+            if watched.asked() >= limit {
+                failures.push(format!(
+                    "{seed}: {} reads, {limit} are plenty ({})",
+                    watched.asked(),
+                    path.display()
+                ));
+            }
+        }
+    }
+    running.send(None).unwrap();
+    assert!(watchdog.join().is_ok());
+    assert!(failures.is_empty(), "{} of {cases} cases failed:\n{}", failures.len(), failures.join("\n"));
+    // Damage that always prevents the opening would test little.
+    assert!(only.is_some() || opened > cases / 3, "only {opened} of {cases} damaged runtimes were opened");
+    assert!(!cores.is_empty());
+}
