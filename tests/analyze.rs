@@ -504,3 +504,73 @@ fn stacks_of_threads() {
         assert_eq!(wrong.code, Some(3), "{}", wrong.stderr);
     }
 }
+
+#[test]
+fn locks_and_deadlocks() {
+    for runtime in runtimes() {
+        let version = &runtime.version;
+        let shapes = core(&runtime, "Shapes", &CoreSpec::default());
+        let held = ask(&shapes, "syncblk");
+        let id = |name: &str| &shapes.truth["threads"][name]["managed_id"];
+        for lock in
+            shapes.truth["locks"].as_array().expect("locks").iter().filter(|l| l["kind"] == "sync block")
+        {
+            let blocks = held["blocks"].as_array().expect("blocks");
+            let block = blocks.iter().find(|b| b["type"] == lock["object"]).expect("the lock is held");
+            assert_eq!(
+                &block["owner"]["managed_id"],
+                id(lock["owner"].as_str().expect("a name")),
+                "{version}"
+            );
+            assert_eq!(
+                (&block["waiters"], &block["recursion"]),
+                (&lock["waiters"], &lock["recursion"]),
+                "{version}"
+            );
+        }
+        // Waiting alone is no deadlock.
+        let answer = ask(&shapes, "deadlocks");
+        assert_eq!(answer["cycles"], json!([]), "{version}");
+        let waiting = answer["waiting"].as_array().expect("waiting");
+        let at_gate =
+            |w: &&Value| w["lock"]["type"] == "Shapes.Gate" && &w["lock"]["owner_managed_id"] == id("holder");
+        assert_eq!((waiting.len(), waiting.iter().filter(at_gate).count()), (3, 3), "{version}: {answer}");
+
+        let dead = core(&runtime, "Deadlock", &CoreSpec::default());
+        let id = |name: &str| &dead.truth["threads"][name];
+        let answer = ask(&dead, "deadlocks");
+        let cycles = answer["cycles"].as_array().expect("cycles");
+        let lock = dead.truth["lock"].as_bool().expect("whether");
+        assert_eq!(lock, runtime.major() >= 9);
+        assert_eq!(cycles.len(), if lock { 2 } else { 1 }, "{version}: {answer}");
+        let member = |name: &str| {
+            let found =
+                cycles.iter().flat_map(|c| c.as_array().expect("a cycle")).find(|w| &w["os_id"] == id(name));
+            found.unwrap_or_else(|| panic!("{version}: {name} is in no cycle: {answer}"))
+        };
+        let waits = |name: &str, object: &str, owner: &str, method: &str| {
+            let one = member(name);
+            assert_eq!(
+                (&one["lock"]["type"], &one["lock"]["owner_os_id"]),
+                (&json!(object), id(owner)),
+                "{version}"
+            );
+            assert!(one["frames"].to_string().contains(method), "{version}: {one}");
+        };
+        waits("left", "Deadlock.Right", "right", "Deadlock.Program.TakeRight()");
+        waits("right", "Deadlock.Left", "left", "Deadlock.Program.TakeLeft()");
+        if lock {
+            waits("first", "System.Threading.Lock", "second", "System.Threading.Lock.Enter");
+            waits("second", "System.Threading.Lock", "first", "System.Threading.Lock.Enter");
+        }
+        let behind = answer["waiting"].as_array().expect("waiting");
+        assert_eq!(behind.len(), 1, "{version}: {answer}");
+        assert_eq!(
+            (&behind[0]["os_id"], &behind[0]["lock"]["owner_os_id"]),
+            (id("behind"), id("left")),
+            "{version}"
+        );
+        let text = analyze(&dead, &["deadlocks"]).run().success();
+        assert!(text.starts_with("Deadlock of 2 threads:\n"), "{text}");
+    }
+}

@@ -46,7 +46,10 @@ pub struct Session<'r> {
     pub(crate) runtime: &'r Runtime<'r>,
     pub(crate) progress: &'r Progress,
     type_names: OnceCell<Vec<String>>,
+    /// Static fields of the types that the modules list.
     statics: OnceCell<Statics>,
+    /// Those of instances of generic types too.
+    all_statics: OnceCell<Statics>,
     /// Operating system id of the thread that commands about a thread mean.
     pub(crate) current_thread: Cell<Option<u32>>,
 }
@@ -60,6 +63,7 @@ impl<'r> Session<'r> {
             progress,
             type_names: OnceCell::new(),
             statics: OnceCell::new(),
+            all_statics: OnceCell::new(),
             current_thread: Cell::new(None),
         }
     }
@@ -100,9 +104,12 @@ impl<'r> Session<'r> {
         crate::complete::complete(line, names)
     }
 
-    /// The static fields of all types known.
-    pub(crate) fn statics(&self) -> &Statics {
-        self.statics.get_or_init(|| Statics::new(self.runtime, self.heap_types()))
+    /// Name of the static field whose reference stands at one of `slots`.
+    pub(crate) fn static_name(&self, slots: &[u64]) -> Option<String> {
+        let name = |statics: &Statics| slots.iter().find_map(|&slot| statics.name(self.runtime, slot));
+        // Instances of generic types are known from their objects only, and the walk over the heap takes a while.
+        name(self.statics.get_or_init(|| Statics::new(self.runtime, [])))
+            .or_else(|| name(self.all_statics.get_or_init(|| Statics::new(self.runtime, self.heap_types()))))
     }
 
     /// Method tables of the types that have objects; empty when the heap can't be read.

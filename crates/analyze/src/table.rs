@@ -71,6 +71,8 @@ pub static COMMANDS: &[&Command] = &[
     &commands::gcwhere::COMMAND,
     &commands::help::COMMAND,
     &commands::objsize::COMMAND,
+    &commands::syncblk::COMMAND,
+    &commands::deadlocks::COMMAND,
     &commands::current_thread::COMMAND,
 ];
 
@@ -165,7 +167,6 @@ static ELSEWHERE: &[&str] = &[
     "sizestats",
     "sosflush",
     "sosstatus",
-    "syncblk",
     "taskstate",
     "threadpool",
     "threadpoolqueue",

@@ -86,7 +86,15 @@ impl Runtime<'_> {
 
     fn sync_block(&self, index: u32, address: u64, object: u64) -> Result<SyncBlock, Error> {
         if address == 0 {
-            return Ok(SyncBlock { index, address, object, locked: false, waiters: 0, recursion: 0, owner: None });
+            return Ok(SyncBlock {
+                index,
+                address,
+                object,
+                locked: false,
+                waiters: 0,
+                recursion: 0,
+                owner: None,
+            });
         }
         let memory = self.target();
         let what = "a sync block";

@@ -75,8 +75,8 @@ struct Register {
     value: Addr,
 }
 
-#[derive(Debug, Serialize)]
-struct FrameFacts {
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct FrameFacts {
     sp: Addr,
     ip: Addr,
     found_by: FoundBy,
@@ -190,7 +190,7 @@ fn named(registers: &Registers) -> Vec<Register> {
     }
 }
 
-fn frame_facts(runtime: &Runtime<'_>, frame: &Frame) -> FrameFacts {
+pub(super) fn frame_facts(runtime: &Runtime<'_>, frame: &Frame) -> FrameFacts {
     let (sp, explicit, method, offset) = match &frame.kind {
         FrameKind::Managed(code) => {
             let method = (code.method != 0).then_some(code.method);
@@ -254,7 +254,7 @@ fn registers(out: &mut Out<'_>, registers: &[Register]) {
 }
 
 impl FrameFacts {
-    fn text(&self, out: &mut Out<'_>, full: bool) {
+    pub(super) fn text(&self, out: &mut Out<'_>, full: bool) {
         let name = self.name.as_deref();
         if let Some(kind) = self.explicit {
             match full {

@@ -3,6 +3,7 @@
 pub(crate) mod array;
 pub(crate) mod clrstack;
 pub(crate) mod current_thread;
+pub(crate) mod deadlocks;
 pub(crate) mod dumpheap;
 pub(crate) mod eeheap;
 pub(crate) mod fields;
@@ -19,6 +20,7 @@ pub(crate) mod objsize;
 pub(crate) mod paths;
 pub(crate) mod quit;
 pub(crate) mod strings;
+pub(crate) mod syncblk;
 pub(crate) mod thin_locks;
 pub(crate) mod threads;
 pub(crate) mod value;

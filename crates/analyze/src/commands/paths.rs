@@ -115,9 +115,8 @@ impl<'s, 'r> Describer<'s, 'r> {
             return Some(if dependent { Via::DependentHandle } else { Via::LoadContext });
         };
         if statics && table.is_vector() {
-            let statics = self.session.statics();
-            if let Some(name) = offsets.iter().find_map(|offset| statics.name(runtime, from.address + offset))
-            {
+            let slots: Vec<u64> = offsets.iter().map(|offset| from.address + offset).collect();
+            if let Some(name) = self.session.static_name(&slots) {
                 return Some(Via::StaticField(name));
             }
         }
