@@ -4,6 +4,7 @@ use dnd_contract::Addr;
 use serde::Serialize;
 
 use crate::handles::HandleKind;
+use crate::stack::ReferenceSlot;
 
 /// What kind of place a root is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,7 +51,7 @@ pub struct StackPlace {
     pub method: Option<Addr>,
     /// `rbp-10`, `rsp+28` (hexadecimal), a register, the name of an explicit frame, or `code` for what keeps the code
     /// itself.
-    pub slot: String,
+    pub slot: ReferenceSlot,
     /// The object must not move.
     pub pinned: bool,
 }

@@ -90,8 +90,8 @@ pub(crate) fn chain(runtime: &Runtime<'_>, thread: &Thread) -> (Vec<Explicit>, b
     let mut list: Vec<Explicit> = Vec::new();
     let mut at = thread.frame;
     while at != TOP && at != 0 {
-        // Older frames lie at higher addresses.
-        let in_order = list.last().is_none_or(|last| at > last.address);
+        // Older frames lie at higher addresses, but for those of a signal handler on a stack of its own.
+        let in_order = list.last().is_none_or(|last| is_above(thread, last.address, at));
         let (Ok(first), Ok(next)) = (memory.u64(at), memory.u64(at.wrapping_add(8))) else {
             return (list, false);
         };
@@ -102,6 +102,13 @@ pub(crate) fn chain(runtime: &Runtime<'_>, thread: &Thread) -> (Vec<Explicit>, b
         at = next;
     }
     (list, true)
+}
+
+/// Whether `older` is older than `newer`, both places of a thread's stack: above it, or on the thread's own stack where
+/// `newer` is on the one that signal handlers have for themselves (after a stack overflow).
+pub(crate) fn is_above(thread: &Thread, newer: u64, older: u64) -> bool {
+    let own = thread.stack_limit..thread.stack_base;
+    older > newer || own.contains(&older) && !own.contains(&newer)
 }
 
 fn kind(runtime: &Runtime<'_>, first: u64) -> ExplicitKind {

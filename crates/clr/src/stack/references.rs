@@ -7,6 +7,7 @@
 //! filter are alive, its method's own among them, which reports what both have.
 
 use dnd_memory::Arch;
+use serde::{Serialize, Serializer};
 
 use super::explicit::{Explicit, ExplicitKind};
 use super::gc_info::{Base, GcInfo, GcInfoError, Live, Place, Stands};
@@ -51,6 +52,12 @@ impl std::fmt::Display for ReferenceSlot {
             ReferenceSlot::Explicit(kind) => f.write_str(kind.name()),
             ReferenceSlot::Code => f.write_str("code"),
         }
+    }
+}
+
+impl Serialize for ReferenceSlot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

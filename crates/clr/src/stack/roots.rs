@@ -85,7 +85,7 @@ fn root(thread: &Thread, reference: &Reference) -> Root {
                 ip: Addr(reference.ip),
                 sp: Addr(reference.sp),
                 method: (reference.method != 0).then_some(Addr(reference.method)),
-                slot: reference.slot.to_string(),
+                slot: reference.slot,
                 pinned: reference.pinned,
             }),
         },

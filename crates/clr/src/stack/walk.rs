@@ -350,7 +350,7 @@ impl<'r> Walker<'r, '_> {
         let sp = entered.context.sp();
         let mut last = None;
         while let Some(frame) = self.chain.get(self.next).copied() {
-            if frame.address >= sp {
+            if !explicit::is_above(self.thread, frame.address, sp) {
                 // The frame of the P/Invoke lies in the managed frame itself.
                 if frame.active_call(self.runtime) && frame.call_site(self.runtime) == Some(sp) {
                     self.meet(frame, from.ip, from.sp(), FoundBy::FrameChain);
@@ -373,8 +373,10 @@ impl<'r> Walker<'r, '_> {
             entered.active |= frame.is_resumable() || entered.exception.1;
             // What the processor held when the frame was interrupted: all registers, and not only those that calls leave
             // alone. Behind a processor's exception the native frames were made by hand, too.
-            let whole =
-                |resume: &Resume| (resume.context.ip, resume.context.sp()) == (entered.context.ip, sp);
+            // A handler on a stack of its own leads to the right instruction, but not to the right place of the stack.
+            let whole = |resume: &Resume| {
+                resume.context.ip == entered.context.ip && (entered.exception.1 || resume.context.sp() == sp)
+            };
             if let Some(resume) = frame.resume(self.runtime).filter(|resume| entered.active && whole(resume))
             {
                 entered.context = resume.context;
@@ -387,7 +389,9 @@ impl<'r> Walker<'r, '_> {
     fn leading(&self, from: Context) -> Option<(usize, Entered)> {
         for (index, frame) in self.chain.iter().enumerate().skip(self.next) {
             let Some(resume) = frame.resume(self.runtime) else { continue };
-            if resume.context.sp() < from.sp() {
+            if resume.context.sp() != from.sp()
+                && !explicit::is_above(self.thread, from.sp(), resume.context.sp())
+            {
                 continue;
             }
             if self.code(&resume.context, resume.active).is_some() {
