@@ -35,7 +35,9 @@ pub enum Error {
         descriptor: String,
     },
     /// A table of the expected size whose content is not what it should be.
-    #[error("the runtime at {base:#x} looks like .NET {major}, but its globals are not in their places ({what})")]
+    #[error(
+        "the runtime at {base:#x} looks like .NET {major}, but its globals are not in their places ({what})"
+    )]
     FailedCheck {
         /// Address of the runtime's image.
         base: u64,
@@ -45,7 +47,9 @@ pub enum Error {
         what: &'static str,
     },
     /// The table of globals of .NET Core 3.1, which no symbol names, was not found by its structure.
-    #[error("the runtime at {base:#x} exports no table of globals, and none was found in its data by structure")]
+    #[error(
+        "the runtime at {base:#x} exports no table of globals, and none was found in its data by structure"
+    )]
     NoTable {
         /// Address of the runtime's image.
         base: u64,
@@ -99,7 +103,9 @@ impl Explain for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::NoRuntime { .. } => Kind::NotFound,
-            Error::UnknownRuntime { .. } | Error::FailedCheck { .. } | Error::NoTable { .. } => Kind::Unsupported,
+            Error::UnknownRuntime { .. } | Error::FailedCheck { .. } | Error::NoTable { .. } => {
+                Kind::Unsupported
+            }
             Error::Missing { .. } | Error::Damaged { .. } | Error::NoHeap { .. } => Kind::Corrupt,
             Error::NoMemory { .. } => Kind::Failed,
             Error::Cancelled => Kind::Negative,

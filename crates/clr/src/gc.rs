@@ -51,7 +51,9 @@ struct Vars<'a> {
 impl Vars<'_> {
     /// Address of the variable that a pointer of the structure leads to.
     fn pointer(&self, var: Var) -> Result<u64, Error> {
-        self.memory.u64(self.at.wrapping_add(self.first + 8 * var as u64)).reading("the GC's table of variables")
+        self.memory
+            .u64(self.at.wrapping_add(self.first + 8 * var as u64))
+            .reading("the GC's table of variables")
     }
 
     /// Value of a pointer-sized variable.

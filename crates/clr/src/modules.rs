@@ -211,7 +211,10 @@ fn bytes(target: &dyn Target, at: u64, size: u32) -> Result<Cow<'_, [u8]>, Strin
         return Ok(Cow::Borrowed(borrowed));
     }
     // Not in one piece. A look at both ends first: no allocation for what is not there.
-    target.u8(at).and_then(|_| target.u8(at.wrapping_add(u64::from(size).max(1) - 1))).map_err(|m| m.to_string())?;
+    target
+        .u8(at)
+        .and_then(|_| target.u8(at.wrapping_add(u64::from(size).max(1) - 1)))
+        .map_err(|m| m.to_string())?;
     let mut owned = vec![0; size as usize];
     target.read(at, &mut owned).map_err(|m| m.to_string())?;
     Ok(Cow::Owned(owned))

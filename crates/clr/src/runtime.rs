@@ -297,7 +297,8 @@ impl<'t> Runtime<'t> {
 
     /// The method tables of all loaded type definitions of a module, generic ones in their open form.
     pub fn type_def_tables(&self, module: u64) -> impl Iterator<Item = u64> + '_ {
-        let rows = self.module(module).metadata().map_or(MAX_TYPES, |m| m.rows(Table::TypeDef).saturating_add(1));
+        let rows =
+            self.module(module).metadata().map_or(MAX_TYPES, |m| m.rows(Table::TypeDef).saturating_add(1));
         let count = modules::type_def_count(self.target, &self.layout, module).min(rows);
         (1..count).filter_map(move |row| self.type_def_table(module, row))
     }

@@ -126,7 +126,8 @@ fn read_thread(memory: &dyn Memory, l: &ThreadLayout, address: u64, domain: u64)
             locals => locals.wrapping_add(offset),
         },
     };
-    let context = |offset: u64| if alloc == 0 { 0 } else { memory.u64(alloc.wrapping_add(offset)).unwrap_or(0) };
+    let context =
+        |offset: u64| if alloc == 0 { 0 } else { memory.u64(alloc.wrapping_add(offset)).unwrap_or(0) };
     // A handle that was never made, or whose page is missing, is "no object".
     let behind = |handle: u64| if handle == 0 { 0 } else { memory.u64(handle).unwrap_or(0) };
     let mut exceptions = [0; 4];
