@@ -574,3 +574,42 @@ fn locks_and_deadlocks() {
         assert!(text.starts_with("Deadlock of 2 threads:\n"), "{text}");
     }
 }
+
+#[test]
+fn exceptions() {
+    for runtime in runtimes() {
+        let version = &runtime.version;
+        let core = core(&runtime, "Shapes", &CoreSpec::default());
+        // The chain that the truth tells: each the inner one of the one before it, all thrown by the same thread.
+        let truth = core.truth["exceptions"].as_array().expect("exceptions");
+        let mut next = named(&core, "exception");
+        for (number, wanted) in truth.iter().enumerate() {
+            let answer = ask(&core, &format!("printexception {next}"));
+            let shown = &answer["exceptions"][0];
+            assert_eq!(
+                (&shown["type"], &shown["message"]),
+                (&wanted["type"], &wanted["message"]),
+                "{version}"
+            );
+            assert!(
+                shown["frames"][0]["name"].as_str().expect("a frame").starts_with("Shapes.Program"),
+                "{shown}"
+            );
+            match shown["inner"]["object"].as_str() {
+                Some(inner) => inner.clone_into(&mut next),
+                None => assert_eq!(number + 1, truth.len(), "{version}: {answer}"),
+            }
+        }
+        let id = &core.truth["threads"]["catcher"]["os_id"];
+        let text = analyze(&core, &[&format!("setthread -t {id}"), "pe"]).run().success();
+        assert!(text.contains("Exception type:   System.InvalidOperationException"), "{version}: {text}");
+        assert!(
+            text.contains("InnerException:   Shapes.ShapeException, Use printexception "),
+            "{version}: {text}"
+        );
+        let list = ask(&core, "dumpexceptions -type ShapeException");
+        assert_eq!(list["exceptions"].as_array().map(Vec::len), Some(1), "{version}: {list}");
+        assert_eq!(list["exceptions"][0]["message"], "in the middle", "{version}");
+        analyze(&core, &[&format!("pe {}", named(&core, "closed delegate"))]).run().fails(3);
+    }
+}

@@ -140,10 +140,14 @@ fn handles() {
 
 #[test]
 fn threads_modules_and_heap_memory() {
-    all_same(&["clrthreads", "clrmodules", "eeheap -gc", "syncblk"], 4, |_, theirs, ours| {
-        // dotnet-dump says that there is a DATAS mode, and not which.
-        (theirs.into_iter().filter(|line| line != "DATAS =").collect(), ours)
-    });
+    all_same(
+        &["clrthreads", "clrmodules", "eeheap -gc", "syncblk", "dumpexceptions"],
+        5,
+        |_, theirs, ours| {
+            // dotnet-dump says that there is a DATAS mode, and not which.
+            (theirs.into_iter().filter(|line| line != "DATAS =").collect(), ours)
+        },
+    );
 }
 
 #[test]

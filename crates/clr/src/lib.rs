@@ -14,6 +14,7 @@ pub mod code;
 mod conservative;
 pub mod descriptor;
 mod error;
+mod exceptions;
 mod field_types;
 mod fields;
 mod finalizer;
@@ -37,6 +38,7 @@ mod version;
 mod walk;
 
 pub use error::Error;
+pub use exceptions::{Exception, TraceFrame};
 pub use fields::{ElementType, Field};
 pub use finalizer::{FinalizerQueue, Part};
 pub use handles::{Handle, HandleKind};

@@ -9,7 +9,8 @@ use dnd_memory::{Core, FileOptions, Target, WithFiles};
 use dnd_testkit::{By, CoreSpec, Kind, core, oracle, runtimes, skip};
 use serde_json::Value;
 
-const WHATS: &[&str] = &["info", "heap", "stat", "handles", "threads", "finalizer", "syncblocks"];
+const WHATS: &[&str] =
+    &["info", "heap", "stat", "handles", "threads", "finalizer", "syncblocks", "exceptions"];
 
 fn hex(value: &Value) -> u64 {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no hexadecimal string"));
@@ -30,6 +31,7 @@ fn compare(target: &dyn Target, truth: &Value, what: &str) {
     same_threads(&runtime, truth, what);
     same_modules(&runtime, truth, what);
     same_sync_blocks(&runtime, truth, what);
+    same_exceptions(&runtime, truth, what);
 }
 
 fn same_types(runtime: &Runtime<'_>, truth: &Value, what: &str) {
@@ -208,6 +210,29 @@ fn same_sync_blocks(runtime: &Runtime<'_>, truth: &Value, what: &str) {
         })
         .collect();
     assert_eq!(held, theirs, "{what}: locks held");
+}
+
+fn same_exceptions(runtime: &Runtime<'_>, truth: &Value, what: &str) {
+    let objects = list(&truth["exceptions"], "objects");
+    assert!(objects.len() >= 3, "{what}");
+    for theirs in objects {
+        let who = format!("{what}: {theirs}");
+        let ours = runtime.exception(hex(&theirs["object"])).unwrap().unwrap();
+        assert_eq!(ours.inner, hex(&theirs["inner"]), "{who}");
+        assert_eq!(u64::from(ours.hresult.unwrap()), hex(&theirs["hresult"]), "{who}");
+        let frames: Vec<_> = ours.frames.iter().map(|f| (f.ip, f.sp, f.method)).collect();
+        let trace = list(theirs, "stack_trace");
+        let theirs: Vec<_> =
+            trace.iter().map(|f| (hex(&f["ip"]), hex(&f["sp"]), hex(&f["method_desc"]))).collect();
+        assert_eq!(frames, theirs, "{who}");
+        for frame in trace.iter().filter(|f| f["method"].is_string()) {
+            assert_eq!(
+                runtime.method_name(hex(&frame["method_desc"])),
+                frame["method"].as_str().unwrap(),
+                "{who}"
+            );
+        }
+    }
 }
 
 /// Runs the comparison on the core that `spec` describes, of every runtime for which `wanted` holds.

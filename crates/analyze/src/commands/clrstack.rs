@@ -212,7 +212,7 @@ pub(super) fn frame_facts(runtime: &Runtime<'_>, frame: &Frame) -> FrameFacts {
 }
 
 /// File name of the assembly that a method belongs to.
-fn module_of(runtime: &Runtime<'_>, method: u64) -> Option<String> {
+pub(super) fn module_of(runtime: &Runtime<'_>, method: u64) -> Option<String> {
     let table = runtime.method_table(runtime.method(method).ok()?.table).ok()?;
     let module = table.module(runtime.target(), runtime.layout()).ok()?;
     Some(runtime.module(module).file_name()).filter(|name| !name.is_empty())

@@ -6,6 +6,7 @@ pub(crate) mod current_thread;
 pub(crate) mod deadlocks;
 pub(crate) mod dumpheap;
 pub(crate) mod eeheap;
+pub(crate) mod exception;
 pub(crate) mod fields;
 pub(crate) mod finalize;
 pub(crate) mod gcroot;
