@@ -388,7 +388,7 @@ fn errors_of_commands() {
     let cases: [(&str, i32, &str); 12] = [
         ("nosuchcommand", 2, "no command `nosuchcommand`"),
         ("dumphaep -stat", 2, "did you mean `dumpheap`?"),
-        ("clrstack -all", 5, "does not have"),
+        ("dumpil 1234", 5, "does not have"),
         ("dumpheap -mt xyz", 2, "hexadecimal"),
         ("dumpheap -sta", 2, "did you mean -stat?"),
         ("dumpheap -gen gen9", 2, "gen9"),

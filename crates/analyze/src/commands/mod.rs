@@ -20,6 +20,7 @@ pub(crate) mod object;
 pub(crate) mod objsize;
 pub(crate) mod paths;
 pub(crate) mod quit;
+pub(crate) mod registers;
 pub(crate) mod strings;
 pub(crate) mod syncblk;
 pub(crate) mod thin_locks;
