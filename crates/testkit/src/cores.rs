@@ -1,10 +1,12 @@
 //! Core dumps of real processes, made once and kept in the bench, and the ones that come with ../shared.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use xtask::bench::names_in;
 use xtask::runtimes::{Runtime, shared_folder};
@@ -42,6 +44,9 @@ pub enum By {
     Createdump,
     /// gdb's gcore (all memory, whatever the [`Kind`]): stands for a core of the kernel.
     Gcore,
+    /// The kernel, which a signal has write it: with coredump_filter 0xff for [`Kind::Full`], else with its default.
+    /// Only where [`kernel_cores`] says that this is possible.
+    Kernel,
 }
 
 /// Which core of an app.
@@ -80,6 +85,20 @@ impl Core {
     }
 }
 
+/// Whether the kernel of this machine leaves cores where a test finds them; says visibly when not.
+#[track_caller]
+pub fn kernel_cores() -> bool {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let usable = pattern.trim_end() == "core";
+    if !usable {
+        skip(format_args!(
+            "cores of the kernel: /proc/sys/kernel/core_pattern is `{}`, not `core`",
+            pattern.trim_end()
+        ));
+    }
+    usable
+}
+
 /// The core that `spec` describes, of the app (a source of tests/apps) on the runtime: made now, or earlier.
 ///
 /// It is written when the app has said `ready` and waits, by programs that share nothing with `dnd`.
@@ -102,7 +121,8 @@ pub fn core(runtime: &Runtime, app: &str, spec: &CoreSpec) -> Core {
         }
         builder
     };
-    let write = |pid, to: &Path| write_core(&runtime.createdump(), spec.kind, spec.by, pid, to);
+    let write =
+        |target: &mut Target, to: &Path| write_core(&runtime.createdump(), spec.kind, spec.by, target, to);
     must(kept(&key, Some(runtime), target, write), format_args!("no core of {app} on {}", runtime.version))
 }
 
@@ -141,7 +161,7 @@ pub fn single_file_core(app: &str, args: &[&str], by: By) -> Core {
     // It has no createdump; that of 9.0.5 writes any process.
     let lender = runtimes().into_iter().rev().find(|runtime| runtime.major() >= 9);
     let lender = must(lender.ok_or("it is missing"), "the bench needs runtime 9.0.5");
-    let write = |pid, to: &Path| write_core(&lender.createdump(), Kind::Full, by, pid, to);
+    let write = |target: &mut Target, to: &Path| write_core(&lender.createdump(), Kind::Full, by, target, to);
     must(kept(&key, None, || Target::single_file(app).args(args), write), format_args!("no core of {app}"))
 }
 
@@ -161,7 +181,8 @@ impl SingleFile {
             return None;
         };
         let key = format!("{}-{by:?}-r{RECIPE}", self.name).to_lowercase();
-        let write = |pid, to: &Path| write_core(&lender.createdump(), Kind::Full, by, pid, to);
+        let write =
+            |target: &mut Target, to: &Path| write_core(&lender.createdump(), Kind::Full, by, target, to);
         Some(must(kept(&key, None, || self.builder(10), write), format_args!("no core of {}", self.name)))
     }
 }
@@ -171,12 +192,13 @@ fn kept(
     key: &str,
     runtime: Option<&Runtime>,
     target: impl FnOnce() -> TargetBuilder,
-    write: impl FnOnce(u32, &Path) -> Result<()>,
+    write: impl FnOnce(&mut Target, &Path) -> Result<()>,
 ) -> Result<Core> {
     let dir = bench().path("cores").join(key);
     let made = bench().install(&dir, |to| {
-        let target = target().spawn();
-        write(target.pid(), &to.join("core"))?;
+        // The kernel writes into the folder where the process is.
+        let mut target = target().dir(to).spawn();
+        write(&mut target, &to.join("core"))?;
         let known = serde_json::json!({ "pid": target.pid(), "truth": target.truth() });
         Ok(fs::write(to.join("truth.json"), known.to_string())?)
     })?;
@@ -191,8 +213,8 @@ fn kept(
 }
 
 /// Has a core of a process written by a program that is not ours.
-fn write_core(createdump: &Path, kind: Kind, by: By, pid: u32, to: &Path) -> Result<()> {
-    let pid = pid.to_string();
+fn write_core(createdump: &Path, kind: Kind, by: By, target: &mut Target, to: &Path) -> Result<()> {
+    let pid = target.pid().to_string();
     match by {
         By::Createdump => {
             let flag = match kind {
@@ -210,6 +232,21 @@ fn write_core(createdump: &Path, kind: Kind, by: By, pid: u32, to: &Path) -> Res
             fs::rename(to.with_file_name(format!("gcore.{pid}")), to)?;
             // Most of it is zeros of memory never touched: holes need no disk. (Where this fails, it takes some.)
             let _ = run::quietly(Command::new("fallocate").arg("--dig-holes").arg(to));
+        }
+        By::Kernel => {
+            let filter = if kind == Kind::Full { "0xff" } else { "0x33" };
+            fs::write(format!("/proc/{pid}/coredump_filter"), filter)?;
+            run::quietly(Command::new("prlimit").args(["--core=unlimited:unlimited", "--pid", &pid]))?;
+            // .NET has a handler for most of the others.
+            target.signal(Signal::SIGSYS);
+            let status = target.wait();
+            if !status.core_dumped() {
+                return Err(format!("the kernel wrote no core: {status}").into());
+            }
+            let numbered = to.with_file_name(format!("core.{pid}"));
+            if numbered.exists() {
+                fs::rename(numbered, to)?;
+            }
         }
     }
     if !fs::metadata(to).is_ok_and(|meta| meta.len() > 0) {

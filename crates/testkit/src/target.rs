@@ -190,6 +190,13 @@ impl TargetBuilder {
         self
     }
 
+    /// Has it run in this folder.
+    #[must_use]
+    pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
     /// Has it run as another user, which only root can do.
     #[must_use]
     pub fn as_user(mut self, uid: u32) -> Self {
