@@ -1,5 +1,6 @@
 //! Small readings that several commands share.
 
+use dnd_clr::stack::StackProblem;
 use dnd_clr::{MethodTable, NameStyle, Object, Progress, References, Root, Runtime, StackRoots};
 
 use crate::error::Error;
@@ -83,10 +84,20 @@ pub(crate) fn thin_lock(runtime: &Runtime<'_>, address: u64) -> Option<(u32, u32
     (word & NOT_A_LOCK == 0 && thread != 0).then_some((thread, word >> shift & 0x3f))
 }
 
-/// All roots; with or without those that the stacks hold.
-pub(crate) fn roots(runtime: &Runtime<'_>, stacks: bool, progress: &Progress) -> Result<Vec<Root>, Error> {
-    let stacks = if stacks { StackRoots::Conservative } else { StackRoots::None };
-    Ok(runtime.roots(stacks, progress)?)
+/// All roots, with or without those that the stacks hold, and a note for each thread whose stack roots are not exact.
+pub(crate) fn roots(
+    runtime: &Runtime<'_>,
+    stacks: bool,
+    progress: &Progress,
+) -> Result<(Vec<Root>, Vec<String>), Error> {
+    if !stacks {
+        return Ok((runtime.roots(StackRoots::None, progress)?, Vec::new()));
+    }
+    let roots = runtime.roots(StackRoots::Exact, progress)?;
+    let problem = |problem: &StackProblem| {
+        format!("roots on the stack of thread {:#x} are conservative: {}", problem.thread, problem.reason)
+    };
+    Ok((roots, runtime.exact_stack_roots(progress)?.problems.iter().map(problem).collect()))
 }
 
 /// Operating system ids of the dump's threads, in ascending order: a thread's index is its place in this list.

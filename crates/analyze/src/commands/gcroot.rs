@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use dnd_clr::{HandleKind, Root, RootKind};
+use dnd_clr::{HandleKind, Root, RootKind, StackPlace};
 use dnd_contract::Addr;
 use serde::Serialize;
 
@@ -50,6 +50,9 @@ struct Roots {
 struct RootLine {
     #[serde(flatten)]
     root: Root,
+    /// Of the frame that holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method_name: Option<String>,
     path: Vec<ObjectLine>,
 }
 
@@ -59,7 +62,9 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let object = inspect::object(runtime, address)?;
     let without_stacks = call.args.flag("nostacks");
     let limit = call.args.number("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    let roots = without_echoes(inspect::roots(runtime, !without_stacks, call.progress())?);
+    let (roots, notes) = inspect::roots(runtime, !without_stacks, call.progress())?;
+    let roots = without_echoes(roots);
+    notes.into_iter().for_each(|note| call.note(note));
     if runtime.heap()?.gc_in_progress {
         call.note("the dump was taken during a garbage collection: references may be stale");
     }
@@ -69,11 +74,21 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let mut lines = Vec::new();
     for path in paths.into_iter().take(limit) {
         let Some(root) = roots.get(path.root) else { continue };
-        lines.push(RootLine { root: root.clone(), path: describer.path(root, &path.objects) });
+        let method = match &root.kind {
+            RootKind::Stack { place: Some(place), .. } => {
+                place.method.map(|method| runtime.method_name(method.0))
+            }
+            _ => None,
+        };
+        lines.push(RootLine {
+            root: root.clone(),
+            method_name: method,
+            path: describer.path(root, &path.objects),
+        });
         call.cancelled()?;
     }
     if lines.iter().any(|line| line.root.is_conservative()) {
-        call.note("stack roots are conservative: some may be no references any more");
+        call.note("roots marked (conservative) may be no references any more");
     }
     if count == 0 && !without_stacks {
         call.note("no root reaches this object: the next full GC would free it");
@@ -102,12 +117,19 @@ fn without_echoes(mut roots: Vec<Root>) -> Vec<Root> {
 impl Facts for Roots {
     fn text(&self, out: &mut Out<'_>) {
         let mut section = String::new();
+        let mut frame = None;
         for line in &self.roots {
             let title = title(&line.root);
             if title != section {
                 out.line(&title);
                 section = title;
+                frame = None;
             }
+            let stands = place(&line.root).map(|place| (place.sp, place.ip));
+            if stands.is_some() && stands != frame {
+                line.frame(out);
+            }
+            frame = stands;
             line.text(out);
         }
         out.fmt(format_args!("Found {} unique roots.\n", self.count));
@@ -144,7 +166,23 @@ fn handle_name(kind: HandleKind) -> &'static str {
     }
 }
 
+/// The frame of an exact stack root.
+fn place(root: &Root) -> Option<&StackPlace> {
+    match &root.kind {
+        RootKind::Stack { place, .. } => place.as_ref(),
+        _ => None,
+    }
+}
+
 impl RootLine {
+    /// The line of the frame that holds it.
+    fn frame(&self, out: &mut Out<'_>) {
+        let Some(place) = place(&self.root) else { return };
+        out.fmt(format_args!("    {:x} {:x} ", place.sp.0, place.ip.0));
+        out.name(self.method_name.as_deref().unwrap_or("[frame of the runtime]"));
+        out.end();
+    }
+
     fn text(&self, out: &mut Out<'_>) {
         let address = self.root.address;
         match &self.root.kind {
@@ -153,11 +191,13 @@ impl RootLine {
             }
             RootKind::FinalizerQueue => out.fmt(format_args!("    {address:016x} (finalizer root)\n")),
             RootKind::ThreadStatic { .. } => out.fmt(format_args!("    {address:016x} (thread static)\n")),
-            RootKind::Stack { register, conservative, interior, .. } => {
+            RootKind::Stack { register, conservative, interior, place, .. } => {
                 out.str("        ");
-                match register {
-                    Some(name) => out.str(name),
-                    None => out.fmt(format_args!("{address:016x}")),
+                match (register, place) {
+                    (Some(name), None) => out.str(name),
+                    (_, Some(place)) if address == 0 => out.fmt(format_args!("{}:", place.slot)),
+                    (_, Some(place)) => out.fmt(format_args!("{}: {address:016x}", place.slot)),
+                    (None, None) => out.fmt(format_args!("{address:016x}")),
                 }
                 out.str(match (conservative, interior) {
                     (true, true) => " (conservative, points inside the object)",
