@@ -19,7 +19,9 @@ fn every_long_command_can_be_cancelled() {
     let text = String::from_utf8(out).expect("text");
     let some = text.lines().nth(100).expect("an object").to_owned();
     progress.cancel();
-    for command in ["dumpheap -stat", "dumpheap -live -stat", &format!("gcroot {some}"), &format!("objsize {some}")] {
+    for command in
+        ["dumpheap -stat", "dumpheap -live -stat", &format!("gcroot {some}"), &format!("objsize {some}")]
+    {
         let answer = session.run(command, &mut Vec::new(), Format::Text);
         assert!(answer.result.as_ref().is_err_and(dnd_analyze::Error::is_cancelled), "{command}: {answer:?}");
     }
