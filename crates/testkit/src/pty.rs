@@ -70,10 +70,13 @@ impl Screen {
         let tty = must(ttyname(&pty.slave), "the pseudo terminal has no name").to_string_lossy().into_owned();
         let keyboard = File::from(pty.master);
 
-        // setsid makes the terminal the controlling one, so that Ctrl-C is a signal. It executes the program in its
-        // own place: the child is the program.
-        let mut session = Command::new("setsid");
-        session.arg("--ctty").arg(command.get_program()).args(command.get_args());
+        // setsid makes the terminal the controlling one, so that Ctrl-C is a signal. Each executes the next in its own
+        // place: the child is the program. Tests that run in the background of a shell have SIGINT ignored.
+        let mut session = Command::new("env");
+        session
+            .args(["--default-signal=INT", "setsid", "--ctty"])
+            .arg(command.get_program())
+            .args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => session.env(name, value),

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use xtask::bench::{Scratch, names_in};
 use xtask::runtimes::{DEBUGGEES, Runtime};
-use xtask::{apps, run};
+use xtask::{apps, run, workspace};
 
 use crate::lines::Captured;
 use crate::{DEADLINE, bench, must, skip};
@@ -228,20 +228,33 @@ impl TargetBuilder {
     #[must_use]
     pub fn in_container(mut self) -> Option<Self> {
         const FLAGS: [&str; 5] = ["--pid", "--mount", "--fork", "--kill-child", "--mount-proc"];
+        // A checkout below /tmp stays in sight: the target's working directory and the program under test are in it.
+        const SCRIPT: &str = r#"
+            here=$PWD
+            cd "$1" && shift && mount -t tmpfs tmpfs /tmp || exit
+            case $PWD in /tmp/*) mkdir -p "$PWD" && mount --no-canonicalize --bind . "$PWD" || exit ;; esac
+            cd "$here" && exec "$@""#;
         let user = if nix::unistd::geteuid().is_root() { None } else { Some("--map-root-user") };
-        let script = r#"mount -t tmpfs tmpfs /tmp && exec "$@""#;
-        let mut probe = Command::new("unshare");
-        probe.args(FLAGS).args(user).args(["sh", "-c", script, "sh", "true"]);
-        if let Err(error) = run::quietly(&mut probe) {
+        let unshare = || {
+            let mut unshare = Command::new("unshare");
+            unshare.args(FLAGS).args(user).args(["sh", "-c", SCRIPT, "sh"]).arg(workspace());
+            unshare
+        };
+        if let Err(error) = run::quietly(unshare().arg("true")) {
             skip(format_args!("targets in a container of their own: {}", error.to_string().trim_end()));
             return None;
         }
-        if bench().path("").starts_with("/tmp") {
-            skip("targets in a container of their own: the bench is below /tmp, which they don't share");
-            return None;
+        let program = must(std::env::current_exe(), "where this program is");
+        for path in [bench().path("").as_path(), &program] {
+            if path.starts_with("/tmp") && !path.starts_with(workspace()) {
+                let path = path.display();
+                skip(format_args!(
+                    "targets in a container of their own: they don't share /tmp, which has {path}"
+                ));
+                return None;
+            }
         }
-        let mut command = Command::new("unshare");
-        command.args(FLAGS).args(user).args(["sh", "-c", script, "sh"]);
+        let mut command = unshare();
         command.arg(self.command.get_program()).args(self.command.get_args());
         for (name, value) in self.command.get_envs() {
             match value {
