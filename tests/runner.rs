@@ -5,6 +5,7 @@ mod analyze_repl;
 mod analyze_transcript;
 mod collect;
 mod container;
+mod cores;
 mod counters;
 mod fake_runtime;
 mod leak_hunt;

@@ -8,15 +8,14 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {
     /// No loaded image is a CoreCLR.
-    #[error(
-        "no .NET runtime was found among the {images} images of this dump{}",
-        if *.native_aot { "; it is of a NativeAOT program" } else { "" }
-    )]
+    #[error("no .NET runtime was found among the {images} images of this dump{}", without_runtime(*.native_aot, .unread.as_deref()))]
     NoRuntime {
         /// Number of files mapped from their first byte.
         images: usize,
         /// One of them is a program compiled by NativeAOT.
         native_aot: bool,
+        /// The first image whose symbols are neither in the dump nor in a file at hand.
+        unread: Option<String>,
     },
     /// The runtime is there and is none of those whose layout is known.
     #[error(
@@ -88,6 +87,14 @@ pub enum Error {
     Cancelled,
 }
 
+fn without_runtime(native_aot: bool, unread: Option<&str>) -> String {
+    match (native_aot, unread) {
+        (true, _) => "; it is of a NativeAOT program".to_owned(),
+        (_, Some(path)) => format!("; the symbols of {path} are not in it"),
+        _ => String::new(),
+    }
+}
+
 fn table_text(bytes: u64) -> String {
     match bytes {
         0 => "it exports no table of globals".to_owned(),
@@ -116,6 +123,10 @@ impl Explain for Error {
         let hint = match self {
             Error::NoRuntime { native_aot: true, .. } => {
                 "NativeAOT programs have no CoreCLR; their heaps are not read here"
+            }
+            Error::NoRuntime { unread: Some(_), .. } => {
+                "is this a dump of a .NET process? if the runtime is inside its program, the program's file is needed: \
+                 --modules FOLDER names a folder that has it"
             }
             Error::NoRuntime { .. } => "is this a dump of a .NET process?",
             Error::UnknownRuntime { .. } | Error::NoTable { .. } => {

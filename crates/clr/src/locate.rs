@@ -52,7 +52,7 @@ pub(crate) struct Located {
 /// Finds the runtime: `libcoreclr.so`, else a program with the runtime inside.
 pub(crate) fn locate(target: &dyn Target) -> Result<Located, Error> {
     let firsts = || target.mappings().iter().filter(|mapping| mapping.offset == 0);
-    let (mut images, mut native_aot) = (0, false);
+    let (mut images, mut native_aot, mut unread) = (0, false, None);
     for mapping in firsts() {
         images += 1;
         if mapping.file_name() == "libcoreclr.so" {
@@ -68,9 +68,13 @@ pub(crate) fn locate(target: &dyn Target) -> Result<Located, Error> {
             let image = describe(target, &elf, mapping.path.clone(), true);
             return globals(target, image, elf);
         }
-        native_aot |= symbol(target, &elf, "DotNetRuntimeDebugHeader").is_some();
+        match elf.symbol(target, "DotNetRuntimeDebugHeader") {
+            Ok(found) => native_aot |= found.is_some(),
+            // The program comes first.
+            Err(_) => _ = unread.get_or_insert_with(|| mapping.path.display().to_string()),
+        }
     }
-    Err(Error::NoRuntime { images, native_aot })
+    Err(Error::NoRuntime { images, native_aot, unread })
 }
 
 /// A dump may lack the pages of a symbol table; then the symbol is as good as not there.

@@ -1,0 +1,615 @@
+//! Every kind of core: what `dump info` says of it, and whether that is true of the commands.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use dnd_testkit::{
+    By, Core, CoreSpec, Dnd, Kind, Output, Runtime, SingleFile, core, kernel_cores, must, one_per_major,
+    runtimes, shared_cores, single_files, skip,
+};
+use serde_json::{Value, json};
+
+use super::DND;
+
+/// Commands of each part of a dump; none needs an address.
+const COMMANDS: [&str; 6] =
+    ["dumpheap -stat", "eeheap -gc", "gchandles -stat", "finalizequeue -stat", "clrthreads", "clrmodules"];
+
+fn leak(runtime: &Runtime, spec: CoreSpec) -> Core {
+    core(runtime, "Leak", &CoreSpec { args: vec!["1000".to_owned(), "100".to_owned()], ..spec })
+}
+
+fn newest() -> Option<Runtime> {
+    one_per_major().pop()
+}
+
+fn info(core: &Path) -> Value {
+    let answer = Dnd::new(DND).args(["dump", "info", "--json"]).arg(core).run().json();
+    assert_eq!((&answer["schema"], &answer["version"]), (&json!("dnd.dump.info"), &json!(1)));
+    answer
+}
+
+fn analyze(core: &Path, commands: &[&str]) -> Dnd {
+    let dnd = Dnd::new(DND).args(["dump", "analyze"]).arg(core);
+    commands.iter().fold(dnd, |dnd, command| dnd.args(["-c", command]))
+}
+
+/// Whether `dump info` says that a command suffers so much.
+fn limited(info: &Value, command: &str, severity: &str) -> bool {
+    let name = command.split(' ').next().unwrap_or(command);
+    info["limits"].as_array().is_some_and(|limits| {
+        limits.iter().any(|limit| {
+            let commands = limit["commands"].as_array().map(Vec::as_slice).unwrap_or_default();
+            limit["severity"] == severity && (commands.is_empty() || commands.iter().any(|c| c == name))
+        })
+    })
+}
+
+/// What `dump info` says of the commands is what they do.
+fn keeps_its_word(info: &Value, core: &Path, what: &str) {
+    for command in COMMANDS {
+        let Output { code, stderr, .. } = analyze(core, &[command]).run();
+        let says = |severity| limited(info, command, severity);
+        if says("unavailable") {
+            assert!(code == Some(6) && stderr.contains("error:"), "{what}: {command}: {code:?} {stderr}");
+        } else {
+            let partial = says("partial") && code == Some(6);
+            assert!(code == Some(0) || partial, "{what}: {command}: {code:?} {stderr}");
+        }
+    }
+}
+
+fn orders(core: &Path) -> u64 {
+    let answer = analyze(core, &["dumpheap -stat"]).args(["--json"]).run().json();
+    let types = answer["statistics"]["types"].as_array().cloned().unwrap_or_default();
+    types.iter().filter(|t| t["type"] == "Shop.Order").filter_map(|t| t["count"].as_u64()).sum()
+}
+
+#[test]
+fn every_type_of_createdump_is_recognised() {
+    for runtime in runtimes() {
+        for (kind, name) in
+            [(Kind::Mini, "mini"), (Kind::Triage, "triage"), (Kind::Heap, "heap"), (Kind::Full, "full")]
+        {
+            let core = leak(&runtime, CoreSpec { kind, ..CoreSpec::default() });
+            let info = info(&core.path());
+            let what = format!("{} {name}: {info}", runtime.version);
+            let name = match name {
+                "mini" | "triage" if runtime.major() == 3 => "mini-or-triage",
+                name => name,
+            };
+            assert_eq!(info["dump"]["written_by"], "createdump", "{what}");
+            assert_eq!(info["dump"]["kind"], name, "{what}");
+            assert_eq!(info["complete"], true, "{what}");
+            assert_eq!(info["process"]["pid"], core.pid, "{what}");
+            assert_eq!(info["process"]["arguments_from"], "stack", "{what}");
+            let arguments = info["process"]["arguments"].as_array().cloned().unwrap_or_default();
+            assert!(arguments.ends_with(&[json!("1000"), json!("100")]), "{what}");
+            assert_eq!(info["signal"], Value::Null, "{what}");
+            assert_eq!(info["runtime"]["rid"], "linux-x64", "{what}");
+            assert_eq!(info["runtime"]["libc"], "glibc", "{what}");
+            // 3.1's builds are numbered otherwise.
+            if runtime.major() > 3 {
+                assert_eq!(info["runtime"]["version"], runtime.version, "{what}");
+            }
+            assert_eq!(info["problem"], Value::Null, "{what}");
+            assert_eq!(info["modules"]["without_metadata"], json!([]), "{what}");
+            if matches!(kind, Kind::Heap | Kind::Full) {
+                assert_eq!(info["limits"], json!([]), "{what}");
+                assert_eq!(info["heap"]["present"], info["heap"]["bytes"], "{what}");
+            }
+            keeps_its_word(&info, &core.path(), &what);
+        }
+    }
+}
+
+#[test]
+fn cores_of_gdb_and_of_the_kernel() {
+    let kernel = kernel_cores();
+    for runtime in one_per_major() {
+        for (by, kind) in [(By::Gcore, Kind::Full), (By::Kernel, Kind::Heap), (By::Kernel, Kind::Full)] {
+            if by == By::Kernel && !kernel {
+                continue;
+            }
+            let core = leak(&runtime, CoreSpec { by, kind, ..CoreSpec::default() });
+            let info = info(&core.path());
+            let what = format!("{} {by:?} {kind:?}: {info}", runtime.version);
+            assert_eq!(info["dump"]["written_by"], format!("{by:?}").to_lowercase(), "{what}");
+            if by == By::Kernel {
+                assert_eq!(
+                    (&info["signal"]["number"], &info["signal"]["name"]),
+                    (&json!(31), &json!("SIGSYS")),
+                    "{what}"
+                );
+                assert_eq!(info["signal"]["thread"], core.pid, "{what}");
+                // The filter decides whether pages that files have, too, are in it.
+                let (pages, name) = if kind == Kind::Full { ("all", "full") } else { ("none", "heap") };
+                assert_eq!(
+                    (&info["dump"]["file_pages"], &info["dump"]["kind"]),
+                    (&json!(pages), &json!(name)),
+                    "{what}"
+                );
+            } else {
+                assert_eq!(info["signal"], Value::Null, "{what}");
+            }
+            assert_eq!(info["modules"]["without_metadata"], json!([]), "{what}");
+            assert_eq!(orders(&core.path()), 1000, "{what}");
+            keeps_its_word(&info, &core.path(), &what);
+        }
+    }
+}
+
+/// A copy of a core in which the files' paths begin otherwise, as if it had been carried to another machine.
+fn carried_away(core: &Path, to: &Path) {
+    must(fs::copy(core, to), "can't copy");
+    let bench = dnd_testkit::bench().path("").to_string_lossy().into_owned();
+    let elsewhere = "/elsewhere".repeat(bench.len() / 10 + 1);
+    let elsewhere = elsewhere.get(..bench.len()).unwrap_or_default();
+    let file = must(File::options().read(true).write(true).open(to), "can't open");
+    for (header, offset, size) in headers(&file) {
+        // Only the notes name the files that the process had mapped.
+        if header[0] != 4 {
+            continue;
+        }
+        let mut notes = vec![0; size as usize];
+        must(file.read_exact_at(&mut notes, offset), "can't read the notes");
+        while let Some(at) = notes.windows(bench.len()).position(|bytes| bytes == bench.as_bytes()) {
+            notes.splice(at..at + bench.len(), elsewhere.bytes());
+        }
+        must(file.write_all_at(&notes, offset), "can't write");
+    }
+}
+
+#[test]
+fn module_files_elsewhere() {
+    for runtime in one_per_major() {
+        let core = leak(&runtime, CoreSpec { by: By::Gcore, kind: Kind::Full, ..CoreSpec::default() });
+        let here = info(&core.path());
+        let app = here["process"]["arguments"][1].as_str().unwrap_or_default().to_owned();
+        let app = Path::new(&app).parent().unwrap_or(Path::new("/"));
+        let (_scratch, folder) = Dnd::scratch();
+        let moved = folder.join("core");
+        carried_away(&core.path(), &moved);
+        let what = &runtime.version;
+        if runtime.major() > 3 {
+            let alone = info(&moved);
+            let missing = alone["modules"]["without_metadata"].as_array().map_or(0, Vec::len);
+            assert!(missing > 3, "{what}: {alone}");
+            assert!(alone["limits"].to_string().contains("metadata"), "{what}: {alone}");
+            assert!(alone["files"].to_string().contains("not_found"), "{what}: {alone}");
+            let text = Dnd::new(DND).args(["dump", "info"]).arg(&moved).run().success();
+            assert!(
+                text.contains("--modules FOLDER") && text.contains("incomplete: dumpheap"),
+                "{what}: {text}"
+            );
+            assert_eq!(orders(&moved), 0, "{what}: names without metadata");
+        }
+        let found = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&moved);
+        let found = found.arg("--modules").arg(runtime.framework()).arg("--sysroot").arg(app).run().json();
+        assert_eq!(found["modules"]["without_metadata"], json!([]), "{what}: {found}");
+        let stat = Dnd::new(DND).args(["dump", "analyze", "-c", "dumpheap -stat"]).arg(&moved);
+        let stat = stat.arg("--modules").arg(runtime.framework()).arg("--modules").arg(app).run().success();
+        let line = stat.lines().find(|line| line.ends_with(" Shop.Order")).unwrap_or_default();
+        assert!(line.contains(" 1,000 "), "{what}: {stat}");
+        let wrong = Dnd::new(DND).args(["dump", "info", "--modules", "/nonexistent"]).arg(&moved).run();
+        assert!(wrong.fails(3).contains("/nonexistent is not a folder"));
+    }
+}
+
+#[test]
+fn modules_of_another_build_are_refused() {
+    let mut all = runtimes();
+    all.retain(|runtime| runtime.major() == 8);
+    let [older, .., newer] = all.as_slice() else {
+        return skip("modules of another build: one runtime of 8 only");
+    };
+    let core = leak(newer, CoreSpec { by: By::Gcore, kind: Kind::Full, ..CoreSpec::default() });
+    let (_scratch, folder) = Dnd::scratch();
+    let moved = folder.join("core");
+    carried_away(&core.path(), &moved);
+    let answer = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&moved);
+    let answer = answer.arg("--modules").arg(older.framework()).run().json();
+    // By its build-id, or by the number of its types: never used for names.
+    let files = answer["files"].as_array().cloned().unwrap_or_default();
+    let verdict = |name: &str| {
+        let file = files.iter().find(|f| f["target_path"].as_str().is_some_and(|path| path.ends_with(name)));
+        file.map(|file| file["verdict"].clone()).unwrap_or_default()
+    };
+    assert_eq!(verdict("/libcoreclr.so"), "refused", "{answer}");
+    let without = answer["modules"]["without_metadata"].to_string();
+    assert!(without.contains("System.Private.CoreLib.dll"), "{answer}");
+}
+
+/// A program header, and the offset and size in it.
+type Header = ([u8; 56], u64, u64);
+
+/// The parts of an ELF core that the tests below rearrange.
+struct Segments {
+    bytes: Vec<u8>,
+    headers: Vec<Header>,
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+fn headers(core: &File) -> Vec<Header> {
+    let mut elf = [0; 64];
+    must(core.read_exact_at(&mut elf, 0), "can't read the ELF header");
+    let count = u64::from(u16::from_le_bytes([elf[56], elf[57]]));
+    let table = u64_at(&elf, 32);
+    let header = |i| {
+        let mut header = [0; 56];
+        must(core.read_exact_at(&mut header, table + 56 * i), "can't read a program header");
+        (header, u64_at(&header, 8), u64_at(&header, 32))
+    };
+    (0..count).map(header).collect()
+}
+
+impl Segments {
+    fn of(core: &Path) -> Self {
+        let bytes = must(fs::read(core), "the core");
+        let headers = headers(&must(File::open(core), "can't open the core"));
+        Self { bytes, headers }
+    }
+
+    /// The place in the file of an address.
+    fn offset(&self, address: u64) -> Option<u64> {
+        self.headers.iter().find_map(|(header, offset, size)| {
+            let into = address.checked_sub(u64_at(header, 16))?;
+            (header[0] == 1 && into < *size).then(|| offset + into)
+        })
+    }
+
+    /// Writes the core with other program headers, which are put at the end of the file.
+    fn write(&self, to: &Path, headers: &[[u8; 56]], shift: u64) {
+        let file = must(File::create(to), "can't create");
+        let mut elf = self.bytes[..64].to_vec();
+        let table = shift + (self.bytes.len() as u64).next_multiple_of(8);
+        elf[32..40].copy_from_slice(&table.to_le_bytes());
+        if let Ok(count) = u16::try_from(headers.len())
+            && count < 0xffff
+        {
+            elf[56..58].copy_from_slice(&count.to_le_bytes());
+        } else {
+            // The number stands in the first section header.
+            elf[56..58].copy_from_slice(&0xffffu16.to_le_bytes());
+            let sections = table + 56 * headers.len() as u64;
+            elf[40..48].copy_from_slice(&sections.to_le_bytes());
+            elf[58..60].copy_from_slice(&64u16.to_le_bytes());
+            elf[60..62].copy_from_slice(&1u16.to_le_bytes());
+            let mut section = [0; 64];
+            section[44..48].copy_from_slice(&(headers.len() as u32).to_le_bytes());
+            must(file.write_all_at(&section, sections), "can't write");
+        }
+        must(file.write_all_at(&elf, 0), "can't write");
+        must(file.write_all_at(&self.bytes[64..], shift + 64), "can't write");
+        must(file.write_all_at(&headers.concat(), table), "can't write");
+    }
+}
+
+fn with(header: &[u8; 56], fields: &[(usize, u64)]) -> [u8; 56] {
+    let mut header = *header;
+    for &(at, value) in fields {
+        header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    header
+}
+
+#[test]
+fn more_segments_than_the_header_can_count() {
+    let Some(runtime) = newest() else { return };
+    let core = leak(&runtime, CoreSpec::default());
+    let segments = Segments::of(&core.path());
+    const PIECE: u64 = 512;
+    let mut headers = Vec::new();
+    for (header, offset, size) in &segments.headers {
+        if header[0] != 1 {
+            headers.push(*header);
+            continue;
+        }
+        let start = u64_at(header, 16);
+        for at in (0..*size).step_by(PIECE as usize) {
+            let size = PIECE.min(size - at);
+            headers.push(with(header, &[(8, offset + at), (16, start + at), (32, size), (40, size)]));
+        }
+    }
+    assert!(headers.len() > 0xffff, "{} segments", headers.len());
+    let (_scratch, folder) = Dnd::scratch();
+    let path = folder.join("core");
+    segments.write(&path, &headers, 0);
+    let (whole, split) = (info(&core.path()), info(&path));
+    assert_eq!((&split["heap"], &split["limits"]), (&whole["heap"], &json!([])), "{split}");
+    assert_eq!(orders(&path), 1000);
+}
+
+#[test]
+fn more_than_four_gigabytes() {
+    let Some(runtime) = newest() else { return };
+    let core = leak(&runtime, CoreSpec::default());
+    let segments = Segments::of(&core.path());
+    // Everything lies behind a hole.
+    const HOLE: u64 = 9 << 30;
+    let headers: Vec<_> =
+        segments.headers.iter().map(|(header, offset, _)| with(header, &[(8, offset + HOLE)])).collect();
+    let (_scratch, folder) = Dnd::scratch();
+    let path = folder.join("core");
+    segments.write(&path, &headers, HOLE);
+    let (whole, far) = (info(&core.path()), info(&path));
+    assert!(far["file"]["bytes"].as_u64() > Some(HOLE));
+    assert_eq!((&far["heap"], &far["limits"]), (&whole["heap"], &json!([])), "{far}");
+    assert_eq!(orders(&path), 1000);
+}
+
+#[test]
+fn packed_cores_are_opened_as_they_are() {
+    let Some(runtime) = newest() else { return };
+    let core = leak(&runtime, CoreSpec::default());
+    let plain = analyze(&core.path(), &COMMANDS).run().success();
+    for (program, end, name) in [("zstd", "zst", "zstd"), ("gzip", "gz", "gzip"), ("lz4", "lz4", "LZ4")] {
+        let (_scratch, folder) = Dnd::scratch();
+        let boot = "0123456789abcdef0123456789abcdef";
+        let path = folder.join(format!("core.dotnet.0.{boot}.{}.1763835000000000.{end}", core.pid));
+        let packed = must(File::create(&path), "can't create");
+        let status = Command::new(program).args(["-q", "-c", "-1"]).arg(core.path()).stdout(packed).status();
+        if !status.is_ok_and(|status| status.success()) {
+            skip(format_args!("cores packed by {program}: it is not on this machine"));
+            continue;
+        }
+        let temporary = folder.join("tmp");
+        must(fs::create_dir(&temporary), "can't make a folder");
+        let output = analyze(&path, &COMMANDS).env("TMPDIR", &temporary).run();
+        for words in [name, "unpacking", &temporary.to_string_lossy()] {
+            assert!(output.stderr.contains(words), "{name}: {}", output.stderr);
+        }
+        assert_eq!(output.success(), plain, "{name}");
+        assert_eq!(must(fs::read_dir(&temporary), "the folder").count(), 0, "{name}: files are left");
+        let info = info(&path);
+        assert_eq!(
+            info["file"]["packed"],
+            json!({ "packing": name.to_lowercase(), "damage": null }),
+            "{info}"
+        );
+        assert_eq!(info["taken"], json!({ "at": "2025-11-22T18:10:00Z", "from": "file-name" }), "{info}");
+
+        // Half of it: what came out is used, and it is said.
+        let bytes = must(fs::read(&path), "the packed core");
+        must(fs::write(&path, bytes.get(..bytes.len() / 2).unwrap_or_default()), "can't write");
+        let output = Dnd::new(DND).args(["dump", "info"]).arg(&path).run();
+        assert!(output.stderr.contains("warning:"), "{name}: {}", output.stderr);
+        assert!(output.stdout.contains("Complete:   no"), "{name}: {}", output.stdout);
+        // Next to nothing of it.
+        must(fs::write(&path, bytes.get(..40).unwrap_or_default()), "can't write");
+        let error = Dnd::new(DND).args(["dump", "info"]).arg(&path).run().fails(6);
+        assert!(error.contains("can't be unpacked") || error.contains("damaged"), "{name}: {error}");
+
+        let full =
+            Dnd::new(DND).args(["dump", "info"]).arg(&path).env("TMPDIR", "/nonexistent").run().fails(3);
+        assert!(full.contains("/nonexistent") && full.contains("TMPDIR"), "{name}: {full}");
+    }
+}
+
+#[test]
+fn cut_off_at_many_places() {
+    for runtime in one_per_major() {
+        let core = leak(&runtime, CoreSpec::default());
+        let segments = Segments::of(&core.path());
+        let len = segments.bytes.len() as u64;
+        // Inside the header, the table, the notes; at the start, in the middle and at the end of segments; by shares.
+        let table = u64_at(&segments.bytes, 32);
+        let mut cuts = vec![1, 15, 63, 64, table + 1, table + 56 * 2 + 20];
+        let many = segments.headers.len() / 6 + 1;
+        for (header, offset, size) in segments.headers.iter().step_by(many) {
+            cuts.extend([*offset, offset + size / 2, offset + size.saturating_sub(1)]);
+            assert!(header[0] <= 4);
+        }
+        cuts.extend((1..6).map(|share| len * share / 6));
+        let (_scratch, folder) = Dnd::scratch();
+        let path = folder.join("core");
+        must(fs::copy(core.path(), &path), "can't copy");
+        let file = must(File::options().write(true).open(&path), "can't open");
+        cuts.sort_unstable();
+        for cut in cuts.into_iter().rev().filter(|&cut| cut < len) {
+            must(file.set_len(cut), "can't cut");
+            let what = format!("{} cut at {cut} of {len}", runtime.version);
+            let output = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&path).run();
+            let Some(code) = output.code else { panic!("{what}: {output:?}") };
+            if output.stdout.is_empty() {
+                assert!(code == 6 || code == 5, "{what}: {code} {}", output.stderr);
+                assert!(output.stderr.starts_with("error: "), "{what}: {}", output.stderr);
+                continue;
+            }
+            let info: Value = must(serde_json::from_str(&output.stdout), &what);
+            assert_eq!(info["complete"], false, "{what}: {info}");
+            assert_eq!(info["truncation"]["actual"], cut, "{what}: {info}");
+            let opened = info["problem"].is_null();
+            assert!(if opened { code == 0 } else { [3, 5, 6].contains(&code) }, "{what}: {code} {info}");
+            for command in COMMANDS {
+                let Output { code, stderr, stdout, .. } = analyze(&path, &[command]).run();
+                let ended = code == Some(0) || code.is_some_and(|code| [3, 5, 6].contains(&code));
+                assert!(ended, "{what}: {command}: {code:?} {stderr}");
+                assert!(stderr.contains("cut off"), "{what}: {command}: {stderr}");
+                assert!(code == Some(0) || stderr.contains("error: "), "{what}: {command}: {stderr}{stdout}");
+                if limited(&info, command, "unavailable") {
+                    assert_ne!(code, Some(0), "{what}: {command}: {info}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dump_without_anything_to_say() {
+    let (_scratch, folder) = Dnd::scratch();
+    let path = folder.join("core");
+    let dnd = must(fs::read(DND), "the binary");
+    for (bytes, code, words) in [
+        (&b""[..], 6, "is empty"),
+        (b"hello, this is no core\n", 5, "not an ELF file"),
+        (&dnd, 5, "not a core dump"),
+        (b"MDMP and more", 5, "a Windows minidump"),
+    ] {
+        must(fs::write(&path, bytes), "can't write");
+        let error = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&path).run().fails(code);
+        assert!(error.contains(words), "{error}");
+    }
+    let error = Dnd::new(DND).args(["dump", "info", "/nonexistent/core"]).run().fails(3);
+    assert!(error.contains("/nonexistent/core"), "{error}");
+    // Of a process that has nothing to do with .NET.
+    let mut sleeper = must(Command::new("sleep").arg("600").spawn(), "can't run sleep");
+    let written =
+        Command::new("gcore").arg("-o").arg(folder.join("sleep")).arg(sleeper.id().to_string()).output();
+    let _ = sleeper.kill();
+    let _ = sleeper.wait();
+    if !written.is_ok_and(|output| output.status.success()) {
+        return skip("a core without .NET: gcore does not work on this machine");
+    }
+    let path = folder.join(format!("sleep.{}", sleeper.id()));
+    let output = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&path).run();
+    assert_eq!(output.code, Some(3), "{}", output.stderr);
+    let info: Value = must(serde_json::from_str(&output.stdout), "info");
+    assert_eq!((&info["runtime"], &info["dump"]["kind"]), (&Value::Null, &json!("unknown")), "{info}");
+    assert_eq!(info["process"]["arguments"], json!(["sleep", "600"]), "{info}");
+    assert!(info["problem"]["text"].to_string().contains("no .NET runtime"), "{info}");
+    assert!(limited(&info, "dumpheap", "unavailable"), "{info}");
+}
+
+#[test]
+fn a_runtime_that_nobody_knows() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let core = leak(&runtime, CoreSpec::default());
+        let mut segments = Segments::of(&core.path());
+        let place = {
+            use dnd_memory::{Core, ElfImage, Memory, Target};
+            let core = must(Core::open(&core.path()), "the core");
+            let mapping = core.mappings().iter().find(|m| m.offset == 0 && m.file_name() == "libcoreclr.so");
+            let base = mapping.map_or(0, |mapping| mapping.start);
+            let image = must(ElfImage::at(&core, base), "the image");
+            let table =
+                must(image.symbol(&core, "g_dacTable"), "its symbols").map_or(0, |table| table.address);
+            let value = table - image.bias();
+            let entry = image.range().step_by(8).find(|&at| core.u64(at) == Ok(value)).unwrap_or_default();
+            segments.offset(entry + 8).unwrap_or_default() as usize
+        };
+        segments.bytes[place..place + 8].copy_from_slice(&4000u64.to_le_bytes());
+        let (_scratch, folder) = Dnd::scratch();
+        let path = folder.join("core");
+        must(fs::write(&path, &segments.bytes), "can't write");
+        // Without the runtime's file there is no descriptor, either.
+        carried_away_in_place(&path);
+        let output = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&path).run();
+        assert_eq!(output.code, Some(5), "{}: {}", runtime.version, output.stderr);
+        let info: Value = must(serde_json::from_str(&output.stdout), "info");
+        let problem = info["problem"]["text"].as_str().unwrap_or_default();
+        assert!(problem.contains("4000 bytes") && problem.contains(&runtime.version), "{info}");
+        assert_eq!(info["process"]["pid"], core.pid, "{info}");
+        let error = analyze(&path, &["dumpheap -stat"]).run().fails(5);
+        assert!(error.contains("4000 bytes") && error.contains("docs/new-runtime.md"), "{error}");
+    }
+}
+
+fn carried_away_in_place(path: &Path) {
+    let original = path.with_extension("original");
+    must(fs::rename(path, &original), "can't rename");
+    carried_away(&original, path);
+    must(fs::remove_file(original), "can't remove");
+}
+
+#[test]
+fn programs_that_bring_their_runtime() {
+    for program in single_files().into_iter().filter(|program| !program.native_aot()) {
+        for by in [By::Createdump, By::Gcore] {
+            let Some(core) = program.core(by) else { continue };
+            let facts = info(&core.path());
+            let what = format!("{} {by:?}: {facts}", program.name);
+            let version = program.name.rsplit('-').next().unwrap_or_default();
+            assert_eq!(facts["runtime"]["single_file"], true, "{what}");
+            assert_eq!(facts["runtime"]["version"], version, "{what}");
+            assert_eq!(facts["modules"]["without_metadata"], json!([]), "{what}");
+            assert_eq!(facts["problem"], Value::Null, "{what}");
+            keeps_its_word(&facts, &core.path(), &what);
+            let stat = analyze(&core.path(), &["dumpheap -stat"]).run().success();
+            for (count, name) in [("777", "Service.Widget"), ("33", "Service.Gadget<System.Int32>")] {
+                let found = stat
+                    .lines()
+                    .any(|line| line.ends_with(&format!(" {name}")) && line.contains(&format!(" {count} ")));
+                assert!(found, "{what}: {count} {name}\n{stat}");
+            }
+            // Without the program's file.
+            let (_scratch, folder) = Dnd::scratch();
+            let moved = folder.join("core");
+            carried_away(&core.path(), &moved);
+            if by == By::Createdump {
+                // All memory is in it.
+                assert_eq!(info(&moved)["limits"], json!([]), "{what}");
+            } else {
+                let output = Dnd::new(DND).args(["dump", "info"]).arg(&moved).run();
+                let said = format!("{}{}", output.stdout, output.stderr);
+                match output.code {
+                    // Its symbols are on a page that was written to.
+                    Some(0) => assert!(said.contains("without metadata"), "{what}: {said}"),
+                    Some(3) => assert!(said.contains("/Service are not in it"), "{what}: {said}"),
+                    code => panic!("{what}: {code:?} {said}"),
+                }
+            }
+            for command in COMMANDS {
+                let Output { code, stderr, .. } = analyze(&moved, &[command]).run();
+                assert!(code.is_some_and(|code| [0, 3, 5, 6].contains(&code)), "{what}: {command}: {stderr}");
+            }
+        }
+    }
+}
+
+#[test]
+fn native_programs_are_named() {
+    for program in single_files().into_iter().filter(SingleFile::native_aot) {
+        let target = program.builder(1).spawn();
+        let (_scratch, folder) = Dnd::scratch();
+        let written =
+            Command::new("gcore").arg("-o").arg(folder.join("core")).arg(target.pid().to_string()).output();
+        if !written.is_ok_and(|output| output.status.success()) {
+            return skip("cores of NativeAOT programs: gcore does not work on this machine");
+        }
+        let path = folder.join(format!("core.{}", target.pid()));
+        let error = analyze(&path, &["eeversion"]).run().fails(3);
+        assert!(error.contains("NativeAOT"), "{}: {error}", program.name);
+    }
+}
+
+#[test]
+fn cores_of_other_machines() {
+    for shared in shared_cores() {
+        let info = info(&shared.path);
+        let what = format!("{}: {info}", shared.name);
+        let machine = shared.name.split('/').next().unwrap_or_default();
+        let (rid, version) = machine.rsplit_once('-').unwrap_or_default();
+        assert_eq!(info["runtime"]["rid"], rid, "{what}");
+        assert_eq!(info["runtime"]["libc"], if rid.contains("musl") { "musl" } else { "glibc" }, "{what}");
+        // Small dumps don't always hold the version; then it isn't invented.
+        let found = &info["runtime"]["version"];
+        assert!(found.is_null() || found == version, "{what}");
+        let by = if shared.name.contains("gcore") { "gcore" } else { "createdump" };
+        assert_eq!(info["dump"]["written_by"], by, "{what}");
+        if let Some(facts) = &shared.facts {
+            assert_eq!(info["process"]["pid"], facts["pid"], "{what}");
+            assert_eq!(info["runtime"]["build_id"], facts["runtime_build_id"], "{what}");
+            assert_eq!(info["threads"]["native"], facts["os_threads_in_core"], "{what}");
+        }
+        keeps_its_word(&info, &shared.path, &what);
+    }
+}
+
+#[test]
+fn a_dump_during_a_gc_warns_once() {
+    for shared in shared_cores().into_iter().filter(|shared| shared.name.contains("mid-gc")) {
+        let info = info(&shared.path);
+        assert_eq!(info["heap"]["gc_in_progress"], true, "{info}");
+        assert!(info["limits"].to_string().contains("during a GC"), "{info}");
+        let output = analyze(&shared.path, &["clrthreads"]).run();
+        let warnings = output.stderr.lines().filter(|line| line.starts_with("warning: ")).count();
+        assert_eq!(warnings, 1, "{}", output.stderr);
+        output.success();
+    }
+}
