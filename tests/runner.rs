@@ -10,6 +10,7 @@ mod counters;
 mod fake_runtime;
 mod leak_hunt;
 mod ps;
+mod stacks;
 
 /// The binary under test.
 const DND: &str = env!("CARGO_BIN_EXE_dnd");

@@ -5,6 +5,7 @@
 //   Stacks                    every thread waits; nothing moves after `ready`
 //   Stacks filters            only the threads inside exception filters (where Microsoft's own library fails on 10.0)
 //   Stacks busy               besides those that wait, threads that run: in loops, calling, allocating
+//   Stacks throwing           threads that throw and catch without end
 //   Stacks throw|failfast|overflow|segv    ends that way on the next line of input
 //
 // What it prints: {"threads": number of its own threads, "waiting": of these, how many wait}
@@ -58,7 +59,7 @@ namespace Stacks
         [DllImport("libc")] static extern uint sleep(uint seconds);
         [DllImport("libc", EntryPoint = "poll", SetLastError = true)] static extern int PollError(IntPtr list, ulong count, int timeout);
         [DllImport("libc")] static extern void qsort(IntPtr array, UIntPtr count, UIntPtr size, Compare compare);
-        [DllImport("libc")] static extern int raise(int signal);
+        [DllImport("libc")] static extern IntPtr memset(IntPtr at, int value, UIntPtr count);
 
         static volatile bool stop;
         static readonly ManualResetEventSlim never = new ManualResetEventSlim(false);
@@ -278,7 +279,8 @@ namespace Stacks
         [MethodImpl(MethodImplOptions.NoInlining)]
         static long Overflow(Node n, long depth) { return depth < 0 ? 0 : Overflow(n, depth + 1) + n.A; }
 
-        static void Start(string name, ThreadStart start) { new Thread(start) { IsBackground = true, Name = name }.Start(); }
+        // Small stacks: a dump holds all of them.
+        static void Start(string name, ThreadStart start) { new Thread(start, 1 << 20) { IsBackground = true, Name = name }.Start(); }
 
         public static int Main(string[] args)
         {
@@ -311,11 +313,12 @@ namespace Stacks
             ThreadStart[] runners =
             {
                 () => Spin(new Node { Name = "spin" }), () => Tight(new Node { Name = "tight" }), Alloc, Alloc,
-                () => Exceptions(new Node()), () => Casts(new object[] { "a", new Node(), 5, "c" }),
+                () => Casts(new object[] { "a", new Node(), 5, "c" }),
             };
             string mode = args.Length > 0 ? args[0] : "";
             bool busy = mode == "busy";
             if (mode == "filters") waiters = new ThreadStart[] { () => InFilter(new Node { Name = "w" }), () => FilterInCatch(new Node()) };
+            else if (mode == "throwing") { waiters = waiters.Take(1).ToArray(); runners = Enumerable.Range(0, 4).Select(i => (ThreadStart)(() => Exceptions(new Node()))).ToArray(); busy = true; }
             else if (mode != "" && !busy) waiters = waiters.Take(3).ToArray();
             ready = new CountdownEvent(waiters.Length + (busy ? runners.Length : 0));
             var before = new CountdownEvent(1);
@@ -336,7 +339,7 @@ namespace Stacks
                 case "throw": Start("thrower", () => { try { Middle(new Node()); } finally { keep = null; } }); break;
                 case "failfast": Environment.FailFast("on purpose"); break;
                 case "overflow": Console.WriteLine(Overflow(new Node(), 0)); break;
-                case "segv": raise(11); break;
+                case "segv": memset((IntPtr)8, 1, (UIntPtr)8); break;
             }
             never.Wait();
             return 0;

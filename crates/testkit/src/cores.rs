@@ -123,7 +123,34 @@ pub fn core(runtime: &Runtime, app: &str, spec: &CoreSpec) -> Core {
     };
     let write =
         |target: &mut Target, to: &Path| write_core(&runtime.createdump(), spec.kind, spec.by, target, to);
-    must(kept(&key, Some(runtime), target, write), format_args!("no core of {app} on {}", runtime.version))
+    let made = kept(&key, Some(runtime), |to| living(target(), to, write));
+    must(made, format_args!("no core of {app} on {}", runtime.version))
+}
+
+/// The core (of [`Kind::Heap`]) that the runtime itself writes when the app dies: when it is sent a line after it was
+/// ready.
+#[track_caller]
+pub fn crash_core(runtime: &Runtime, app: &str, arg: &str) -> Core {
+    let dll = must(apps::ensure(bench(), app), format_args!("no debuggee {app}"));
+    let hash = dll.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    let key = format!("{hash}-{}-crash_{arg}-r{RECIPE}", runtime.version);
+    let die = |to: &Path| {
+        let mut builder = Target::builder(runtime, app).args(&[arg]);
+        // The prefix of 3.1 is an older one.
+        for prefix in ["DOTNET", "COMPlus"] {
+            builder = builder
+                .env(&format!("{prefix}_DbgEnableMiniDump"), "1")
+                .env(&format!("{prefix}_DbgMiniDumpType"), "2")
+                .env(&format!("{prefix}_DbgMiniDumpName"), to);
+        }
+        let mut target = builder.spawn();
+        let known = (target.pid(), target.truth().clone());
+        target.say("go");
+        target.wait();
+        check_written(to)?;
+        Ok(known)
+    };
+    must(kept(&key, Some(runtime), die), format_args!("no core of {app} {arg} on {}", runtime.version))
 }
 
 impl CoreSpec {
@@ -162,7 +189,8 @@ pub fn single_file_core(app: &str, args: &[&str], by: By) -> Core {
     let lender = runtimes().into_iter().rev().find(|runtime| runtime.major() >= 9);
     let lender = must(lender.ok_or("it is missing"), "the bench needs runtime 9.0.5");
     let write = |target: &mut Target, to: &Path| write_core(&lender.createdump(), Kind::Full, by, target, to);
-    must(kept(&key, None, || Target::single_file(app).args(args), write), format_args!("no core of {app}"))
+    let made = kept(&key, None, |to| living(Target::single_file(app).args(args), to, write));
+    must(made, format_args!("no core of {app}"))
 }
 
 impl SingleFile {
@@ -183,23 +211,33 @@ impl SingleFile {
         let key = format!("{}-{by:?}-r{RECIPE}", self.name).to_lowercase();
         let write =
             |target: &mut Target, to: &Path| write_core(&lender.createdump(), Kind::Full, by, target, to);
-        Some(must(kept(&key, None, || self.builder(10), write), format_args!("no core of {}", self.name)))
+        let made = kept(&key, None, |to| living(self.builder(10), to, write));
+        Some(must(made, format_args!("no core of {}", self.name)))
     }
+}
+
+/// A core that `write` makes of a process that is ready and waits: its id, and what it said of itself.
+fn living(
+    target: TargetBuilder,
+    to: &Path,
+    write: impl FnOnce(&mut Target, &Path) -> Result<()>,
+) -> Result<(u32, Value)> {
+    // The kernel writes into the folder where the process is.
+    let mut target = target.dir(to.parent().unwrap_or(Path::new("/"))).spawn();
+    write(&mut target, to)?;
+    Ok((target.pid(), target.truth().clone()))
 }
 
 /// Makes or finds the directory `cores/key` with `core` and `truth.json`.
 fn kept(
     key: &str,
     runtime: Option<&Runtime>,
-    target: impl FnOnce() -> TargetBuilder,
-    write: impl FnOnce(&mut Target, &Path) -> Result<()>,
+    make: impl FnOnce(&Path) -> Result<(u32, Value)>,
 ) -> Result<Core> {
     let dir = bench().path("cores").join(key);
     let made = bench().install(&dir, |to| {
-        // The kernel writes into the folder where the process is.
-        let mut target = target().dir(to).spawn();
-        write(&mut target, &to.join("core"))?;
-        let known = serde_json::json!({ "pid": target.pid(), "truth": target.truth() });
+        let (pid, truth) = make(&to.join("core"))?;
+        let known = serde_json::json!({ "pid": pid, "truth": truth });
         Ok(fs::write(to.join("truth.json"), known.to_string())?)
     })?;
     // The time of this file is when the core was last used.
@@ -249,6 +287,10 @@ fn write_core(createdump: &Path, kind: Kind, by: By, target: &mut Target, to: &P
             }
         }
     }
+    check_written(to)
+}
+
+fn check_written(to: &Path) -> Result<()> {
     if !fs::metadata(to).is_ok_and(|meta| meta.len() > 0) {
         return Err(format!("no core was written to {}", to.display()).into());
     }

@@ -40,7 +40,8 @@ mod transcript;
 pub use bench::{bench, must, one_per_major, runtime, runtimes, skip};
 pub use command::{Dnd, Output, Running};
 pub use cores::{
-    By, Core, CoreSpec, Kind, SharedCore, core, kernel_cores, shared_core, shared_cores, single_file_core,
+    By, Core, CoreSpec, Kind, SharedCore, core, crash_core, kernel_cores, shared_core, shared_cores,
+    single_file_core,
 };
 pub use oracle::{oracle, oracle_for};
 pub use pty::{Key, Screen};

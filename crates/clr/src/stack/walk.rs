@@ -57,6 +57,8 @@ struct Walker<'r, 't> {
     chain: Vec<Explicit>,
     /// First explicit frame that was not met yet.
     next: usize,
+    /// The innermost frame of the native code that is being walked: instruction and stack pointer.
+    region: (u64, u64),
     /// First address whose code could not be looked up.
     unknown: Cell<Option<u64>>,
 }
@@ -89,6 +91,7 @@ pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread) -> Walk {
         managed: Vec::new(),
         chain,
         next: 0,
+        region: (0, 0),
         unknown: Cell::new(None),
     };
     let os = runtime.target().threads().iter().find(|os| thread.os_id != 0 && os.tid == thread.os_id);
@@ -224,7 +227,7 @@ impl<'r> Walker<'r, '_> {
 
     /// The explicit frames that are left when the walk ends.
     fn rest(&mut self) {
-        let (ip, sp) = self.frames.last().map_or((0, 0), |frame| (frame.ip, frame.sp));
+        let (ip, sp) = self.region;
         while let Some(frame) = self.chain.get(self.next).copied() {
             self.meet(frame, ip, sp, FoundBy::FrameChain);
             self.next += 1;
@@ -233,6 +236,7 @@ impl<'r> Walker<'r, '_> {
 
     /// From native code to the managed frame that called it.
     fn native(&mut self, from: Context, found_by: FoundBy, exact: bool) -> Result<Entered, End> {
+        self.region = (from.ip, from.sp());
         let before = self.frames.len();
         let by_cfi = self.by_cfi(from, found_by, exact);
         if let Ok(entered) = by_cfi {
