@@ -196,8 +196,14 @@ fn from_image<'t>(
 
 fn metadata_of(target: &dyn Target, base: u64, layout: PeLayout) -> Result<Cow<'_, [u8]>, String> {
     let source = InMemory { memory: target, base };
-    let pe = Pe::parse(&source, layout).map_err(|e| e.to_string())?;
-    let (offset, size) = pe.metadata_range(&source).map_err(|e| e.to_string())?;
+    let text = |error: dnd_metadata::Error| match error {
+        dnd_metadata::Error::Missing { .. } => {
+            "its pages are neither in the dump nor in a file that is the same".to_owned()
+        }
+        error => error.to_string(),
+    };
+    let pe = Pe::parse(&source, layout).map_err(text)?;
+    let (offset, size) = pe.metadata_range(&source).map_err(text)?;
     let metadata = bytes(target, base.wrapping_add(offset), size)?;
     Metadata::parse(&metadata).map_err(|e| e.to_string())?;
     Ok(metadata)

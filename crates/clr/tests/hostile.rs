@@ -149,13 +149,18 @@ fn ask_everything(target: &dyn Target) {
             let _ = runtime.reached(&roots, &progress, |reached| reached.contains(last));
             let _ = runtime.paths_to(last, &roots, &progress);
         }
-        let _ = runtime.find_object(last + 8, &progress);
+        if let Ok(exact) = runtime.exact_stack_roots(&progress) {
+            let _ = runtime.reached(&exact.roots, &progress, |reached| reached.contains(last));
+        }
+        let _ = runtime.find_object(last.wrapping_add(8), &progress);
         let _ = runtime.closure_of(last, &progress, |reached| reached.contains(last));
     }
     let _ = runtime.handles();
     let _ = runtime.finalizer_queues();
+    let _ = runtime.sync_blocks();
     if let Ok(threads) = runtime.threads() {
         for thread in threads.threads.iter().take(64) {
+            let _ = runtime.exception(thread.last_thrown);
             let stack = runtime.stack(thread);
             for (_, code) in stack.managed().take(64) {
                 let _ = runtime.method_name(code.method);
