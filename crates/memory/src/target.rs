@@ -287,12 +287,6 @@ pub trait Target: Memory {
     /// Which bytes are there, sorted by address, not overlapping.
     fn ranges(&self) -> &[Range];
 
-    /// Asks for the bytes at `addr..addr + len` to be brought into memory now, because all of them are going to be read,
-    /// in no order. Advice: nothing depends on it but speed.
-    fn populate(&self, addr: u64, len: u64) {
-        let _ = (addr, len);
-    }
-
     /// The ELF image that begins at `base` as its file says it was loaded: constants and initial values, relocated.
     /// `None` when there is no file at hand that is proved to be the same. Never what the process wrote since.
     fn file_image(&self, base: u64) -> Option<&dyn Memory> {

@@ -25,8 +25,6 @@ struct Granule<'r> {
 }
 
 pub(super) struct HeapIndex<'r> {
-    /// The heap's memory that is in the dump, by address: start and bytes.
-    pub(super) pieces: Vec<(u64, &'r [u8])>,
     low: u64,
     /// One more than the number of the granule, for each 256 KB from `low` on; 0 for none.
     numbers: Vec<u32>,
@@ -45,14 +43,13 @@ impl<'r> HeapIndex<'r> {
         let end = |(start, bytes): &(u64, &[u8])| start + bytes.len() as u64;
         let count = found.last().map_or(0, |last| ((end(last) - low) >> GRANULE_BITS) + 1);
         // Zeros cost no memory until something is written between them.
-        let mut index = Self { pieces: Vec::new(), low, numbers: vec![0; count as usize], granules: Vec::new() };
+        let mut index = Self { low, numbers: vec![0; count as usize], granules: Vec::new() };
         let mut behind = 0;
         for piece in found {
             // Segments of a damaged dump may overlap; the later one gives way.
             if piece.0 >= behind {
                 behind = end(&piece);
                 index.add(piece.0, piece.1);
-                index.pieces.push(piece);
             }
         }
         index

@@ -10,8 +10,6 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use rustc_hash::FxHashMap;
 
 use dnd_memory::Target;
@@ -33,8 +31,6 @@ use search::Found;
 
 /// Words of heap for which another thread is worth its start.
 const WORTH_A_THREAD: u64 = 1 << 19;
-/// Bytes that the system is asked for at once.
-const PART: u64 = 16 << 20;
 
 /// Everything that a search needs of a runtime.
 pub(crate) struct Setting<'r> {
@@ -102,9 +98,6 @@ pub(crate) fn closure<'r>(
     keep: bool,
 ) -> Result<Reached<'r>, Error> {
     let index = HeapIndex::new(setting.target, setting.heap);
-    if !keep {
-        populate(setting, &index)?;
-    }
     if u32::try_from(index.dense_len()).is_ok() {
         closure_with::<u32>(setting, index, starts, keep)
     } else {
@@ -148,40 +141,11 @@ fn closure_with<'r, W: Word>(
     Ok(Reached { dangling, types: types.into_values().collect(), bits, objects, index })
 }
 
-/// One graph for each thread that marking is worth.
+/// One graph for each thread that marking is worth: a small heap is marked sooner than a thread is started.
 fn graphs<'g, 'r>(setting: &'g Setting<'r>, index: &'g HeapIndex<'r>) -> Vec<Graph<'g, 'r>> {
-    (0..threads(index)).map(|_| Graph::new(setting, index)).collect()
-}
-
-/// Threads that marking is worth: a small heap is marked sooner than one is started.
-fn threads(index: &HeapIndex<'_>) -> usize {
     let worth = usize::try_from(index.dense_len() / WORTH_A_THREAD).unwrap_or(usize::MAX);
-    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    all.min(worth).max(1)
-}
-
-/// Has the whole heap brought into memory, in the order in which it lies in the file: marking reads it in no order.
-fn populate(setting: &Setting<'_>, index: &HeapIndex<'_>) -> Result<(), Error> {
-    let parts = |&(start, bytes): &(u64, &[u8])| {
-        let len = bytes.len() as u64;
-        (0..len).step_by(PART as usize).map(move |at| (start + at, PART.min(len - at)))
-    };
-    let parts: Vec<(u64, u64)> = index.pieces.iter().flat_map(parts).collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while setting.progress.check().is_ok()
-            && let Some(&(at, len)) = parts.get(next.fetch_add(1, Ordering::Relaxed))
-        {
-            setting.target.populate(at, len);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads(index) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    setting.progress.check()
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (0..threads.min(worth).max(1)).map(|_| Graph::new(setting, index)).collect()
 }
 
 /// Finds, for each root that reaches `target`, a path from it; in the order of `roots`.

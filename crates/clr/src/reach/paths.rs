@@ -210,7 +210,6 @@ impl<W: Word> Search<W> {
         index: &HeapIndex<'_>,
         roots: &[Root],
     ) -> Result<Option<usize>, Error> {
-        super::populate(setting, index)?;
         let marked = Bits::new(index.dense_len())?;
         let mut graphs = super::graphs(setting, index);
         for (number, root) in roots.iter().enumerate() {

@@ -18,6 +18,8 @@ use crate::typetable::{Slot, TypeTable};
 const LANES: usize = 4;
 /// Segments are cut into parts of about this many bytes.
 const PART: u64 = 16 << 20;
+/// A small heap is counted sooner than a thread is started.
+const WORTH_A_THREAD: u64 = 4 << 20;
 /// Objects in a row that must make sense where a segment is cut.
 const CUT_CHAIN: usize = 16;
 /// Words looked at for such a place.
@@ -40,16 +42,18 @@ struct Part<'s> {
     stop: u64,
 }
 
-/// Counts the objects of `segments` by type on `threads` threads.
+/// Counts the objects of `segments` by type on `threads` threads at most.
 pub(crate) fn count<'r>(
     walker: &(dyn Fn() -> Walker<'r> + Sync),
     segments: &[Segment],
     threads: usize,
 ) -> Result<Statistics, Error> {
-    count_in_parts(walker, segments, threads, PART)
+    let bytes = segments.iter().map(Segment::len).fold(0, u64::saturating_add);
+    let worth = usize::try_from(bytes / WORTH_A_THREAD).unwrap_or(usize::MAX);
+    count_in_parts(walker, segments, threads.min(worth), PART)
 }
 
-/// The same, in parts of about `part` bytes.
+/// The same on `threads` threads, in parts of about `part` bytes.
 pub(super) fn count_in_parts<'r>(
     walker: &(dyn Fn() -> Walker<'r> + Sync),
     segments: &[Segment],

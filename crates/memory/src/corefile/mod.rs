@@ -245,6 +245,15 @@ impl Core {
         })
     }
 
+    /// Asks the system to bring the bytes at `start..start+len` into memory now, as far as they are in the file in
+    /// one piece; see [`MappedFile::populate`].
+    pub fn populate(&self, start: u64, len: u64) {
+        if let Some(run) = self.runs.find(start) {
+            let offset = run.offset + (start - run.start);
+            self.map.populate(offset as usize, len.min(run.end - start) as usize);
+        }
+    }
+
     /// The first address above `addr` at which a run of bytes begins.
     pub(crate) fn next_start(&self, addr: u64) -> Option<u64> {
         self.runs.next_start(addr)
@@ -324,22 +333,5 @@ impl Target for Core {
 
     fn ranges(&self) -> &[Range] {
         &self.ranges
-    }
-
-    fn populate(&self, addr: u64, len: u64) {
-        let mut at = addr;
-        let end = addr.saturating_add(len);
-        while at < end {
-            let Some(run) = self.runs.find(at) else {
-                match self.runs.next_start(at) {
-                    Some(next) => at = next,
-                    None => return,
-                }
-                continue;
-            };
-            let offset = run.offset + (at - run.start);
-            self.map.populate(offset as usize, (end.min(run.end) - at) as usize);
-            at = run.end;
-        }
     }
 }

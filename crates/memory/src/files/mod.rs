@@ -332,10 +332,6 @@ impl Target for WithFiles {
         self.core.ranges()
     }
 
-    fn populate(&self, addr: u64, len: u64) {
-        self.core.populate(addr, len);
-    }
-
     fn file_image(&self, base: u64) -> Option<&dyn Memory> {
         let image = self.images.iter().position(|image| image.base == base)?;
         let loaded = self.loaded(image)?;
