@@ -412,6 +412,20 @@ fn fresh_processes_survive_the_start_of_a_session() {
 }
 
 #[test]
+fn fresh_processes_survive_the_end_of_a_session() {
+    // Ending the session for Meters during a process's first collection of values hung its diagnostics nearly always.
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        for first in ["\tOS\t", "\tOS\tcpu\t", "gc-heap-size"] {
+            let target = Target::spawn(&runtime, "Counters", &[]);
+            let running = monitor(&target).args(["--refresh-interval", "0.1"]).spawn();
+            running.wait_stdout(|text| text.contains(first).then_some(()));
+            interrupt(running).success();
+            can_be_watched(&target);
+        }
+    }
+}
+
+#[test]
 fn two_watch_the_same_process() {
     for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
         let mut target = Target::spawn(&runtime, "Meters", &[]);
@@ -514,6 +528,7 @@ fn limits_of_the_target_are_told() {
     running.wait_stdout(|text| text.contains("\todd.failing\t").then_some(()));
     target.ask("many 50", "done");
     running.wait_stderr(|text| text.contains("limit of time series was reached").then_some(()));
+    running.wait_stdout(|text| text.contains("\todd.many[").then_some(()));
     let text = interrupt(running).success();
     let series: std::collections::BTreeSet<_> =
         text.lines().filter_map(|line| line.split('\t').nth(3)).collect();

@@ -40,6 +40,10 @@ pub(crate) struct Meters {
     count: usize,
     /// Meters that report instruments.
     reporting: HashSet<String>,
+    /// Whether the target has the Metrics provider: any of its events was seen.
+    present: bool,
+    /// Whether a collection of values was seen to its end.
+    collected: bool,
     /// Seconds between two samples; another sharer of the session may have set it.
     interval: f64,
 }
@@ -88,8 +92,20 @@ impl Meters {
             series: HashMap::new(),
             count: 0,
             reporting: HashSet::new(),
+            present: false,
+            collected: false,
             interval,
         }
+    }
+
+    /// Whether the target has the Metrics provider.
+    pub(crate) fn present(&self) -> bool {
+        self.present
+    }
+
+    /// Whether the target's first collection of values is yet to come, or under way.
+    pub(crate) fn first_collection_pending(&self) -> bool {
+        self.present && !self.collected
     }
 
     pub(crate) fn joins_as(&mut self, client: &str) {
@@ -111,6 +127,8 @@ impl Meters {
     ) {
         let fields = Fields(event.decode());
         let session = fields.text("sessionId");
+        self.present = true;
+        self.collected |= event.kind.name == "CollectionStop";
         match event.kind.name.as_str() {
             "MultipleSessionsNotSupportedError" => {
                 // We get no data of our own. What the other session sends is seen by all.

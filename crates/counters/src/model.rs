@@ -37,6 +37,16 @@ impl Model {
         self.meters.joins_as(client);
     }
 
+    /// Whether the target's Metrics provider was heard of.
+    pub(crate) fn has_meters(&self) -> bool {
+        self.meters.present()
+    }
+
+    /// Whether the target has Meters and has not yet finished its first collection of their values.
+    pub(crate) fn first_collection_pending(&self) -> bool {
+        self.meters.first_collection_pending()
+    }
+
     /// Appends to `updates` what an item of the stream changes.
     pub fn item(&mut self, item: &Item<'_>, updates: &mut Vec<Update>) {
         match item {

@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use dnd_ipc::{Endpoint, Session, resume_runtime, start_session};
+use dnd_ipc::{Endpoint, HResult, Session, SessionRequest, resume_runtime, start_session};
 use dnd_nettrace::{Order, Parser};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::Error;
 use crate::model::Model;
@@ -20,6 +21,24 @@ use crate::sample::{Notice, SharedSettings, Update};
 /// How long the target may take to end the session when it was asked to. It needs some 20 ms; one that is stopped
 /// (SIGSTOP) never does.
 const STOP: Duration = Duration::from_secs(3);
+
+/// How often a runtime that refuses to start a session is asked again, and after what time.
+const ATTEMPTS: u32 = 10;
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// How long the sessions of a process may go on that starts no more of them because it is ending.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// How long a runtime that was just let run may take to switch its Metrics provider on. .NET 8 and earlier do so when
+/// the program makes its first Meter, if ever.
+const START: Duration = Duration::from_secs(1);
+
+/// A session for Meters is not ended this shortly before its first collection is due: a target that gets little CPU
+/// would get to it in the midst of the collection.
+const BEFORE_COLLECTION: Duration = Duration::from_secs(3);
+
+/// How long a first collection may be overdue: a target that is stopped does not come to it.
+const COLLECTION: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether a process without sessions is still there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -101,14 +120,25 @@ async fn watch_process(
             if restarts == 0 { request.sessions() } else { request.meters_session().into_iter().collect() };
         for session in missing {
             let meters = request.meters_session().as_ref() == Some(&session);
+            if !watching.live.is_empty() && std::mem::take(resume) {
+                resume_runtime(endpoint).await?;
+                watching.let_start(&mut stop, &mut sink).await;
+                if let Some(end) = watching.over() {
+                    return Ok(end);
+                }
+            }
             let session = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return watching.stop(&mut sink).await,
-                session = start_session(endpoint, session) => session,
+                session = start(endpoint, session) => session,
             };
             match session {
                 Ok(session) => watching.add(session, meters),
                 Err(error) => {
+                    // A process that is ending starts no more sessions, but those it has come to their end.
+                    if let Some(end) = watching.let_end(&mut sink).await {
+                        return Ok(end);
+                    }
                     // What started already is ended properly; why it did not go on is what counts.
                     let _ = watching.stop(&mut sink).await;
                     return Err(error.into());
@@ -137,6 +167,18 @@ async fn watch_process(
                 request.max_time_series = settings.max_time_series;
             }
         }
+    }
+}
+
+/// Starts a session. A runtime that is starting refuses for a moment.
+async fn start(endpoint: &Endpoint, session: SessionRequest) -> Result<Session, dnd_ipc::Error> {
+    let mut attempts = 0;
+    loop {
+        match start_session(endpoint, session.clone()).await {
+            Err(dnd_ipc::Error::Refused { code: HResult::FAIL, .. }) if attempts < ATTEMPTS => attempts += 1,
+            done => return done,
+        }
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
@@ -169,6 +211,8 @@ struct Live {
     parser: Parser,
     buffer: Vec<u8>,
     meters: bool,
+    /// When the target confirmed its start.
+    started: Instant,
 }
 
 impl Live {
@@ -186,18 +230,26 @@ struct Watching {
     live: Vec<Live>,
     model: Model,
     updates: Vec<Update>,
-    /// Whether all streams that ended did so with their end mark.
-    complete: bool,
+    /// Whether all streams that ended by themselves did so with their end mark; `None` while none has.
+    complete: Option<bool>,
+    /// Time between two collections.
+    interval: Duration,
 }
 
 impl Watching {
     fn new(request: &Request) -> Self {
-        Self { live: Vec::new(), model: Model::new(request), updates: Vec::new(), complete: true }
+        Self {
+            live: Vec::new(),
+            model: Model::new(request),
+            updates: Vec::new(),
+            complete: None,
+            interval: request.interval,
+        }
     }
 
     fn add(&mut self, session: Session, meters: bool) {
         let (parser, buffer) = (Parser::new(Order::AsWritten), vec![0; 64 * 1024]);
-        self.live.push(Live { session, parser, buffer, meters });
+        self.live.push(Live { session, parser, buffer, meters, started: Instant::now() });
     }
 
     async fn read(
@@ -212,41 +264,111 @@ impl Watching {
                 () = stopped(stop) => return Pause::Stop,
                 read = any(&mut self.live) => read,
             };
-            let Some(live) = self.live.get_mut(index) else { break };
-            let over = match read {
-                Ok(count) => {
-                    live.parser.push(live.buffer.get(..count).unwrap_or_default());
-                    count == 0
-                }
-                // A target that dies with unread bytes in its socket resets the connection.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
-                Err(error) => return Pause::Failed(Error::Read(error)),
-            };
-            if over {
-                live.parser.finish();
-            }
-            let drained = drain(&mut live.parser, &mut self.model, &mut self.updates);
-            if over {
-                self.complete &= live.parser.is_complete();
-                self.live.remove(index);
-            }
+            let took = self.took(index, read);
             let settings = self.updates.iter().find_map(|update| match update {
                 Update::Notice(Notice::SharedSettings(settings)) => Some(*settings),
                 _ => None,
             });
             self.flush(sink);
-            if let Err(error) = drained {
-                return Pause::Failed(error.into());
+            if let Err(error) = took {
+                return Pause::Failed(error);
             }
             if let Some(settings) = settings.filter(|_| take_over) {
                 return Pause::Settings(settings);
             }
         }
-        Pause::End(if self.complete { End::TargetEnded } else { End::TargetDied })
+        Pause::End(self.over().unwrap_or(End::TargetDied))
+    }
+
+    /// Takes in what was read from a stream; one that has ended is left out from here on.
+    fn took(&mut self, index: usize, read: io::Result<usize>) -> Result<(), Error> {
+        let Some(live) = self.live.get_mut(index) else { return Ok(()) };
+        let over = match read {
+            Ok(count) => {
+                live.parser.push(live.buffer.get(..count).unwrap_or_default());
+                count == 0
+            }
+            // A target that dies with unread bytes in its socket resets the connection.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
+            Err(error) => return Err(Error::Read(error)),
+        };
+        if over {
+            live.parser.finish();
+        }
+        let drained = drain(&mut live.parser, &mut self.model, &mut self.updates);
+        if over {
+            self.complete = Some(self.complete.unwrap_or(true) && live.parser.is_complete());
+            self.live.remove(index);
+        }
+        Ok(drained?)
+    }
+
+    /// Reads what the sessions still tell, if they come to their end now because the process does.
+    async fn let_end(&mut self, sink: &mut impl FnMut(Message)) -> Option<End> {
+        let until = Instant::now() + ENDING;
+        while !self.live.is_empty() {
+            let (index, read) = timeout_at(until, any(&mut self.live)).await.ok()?;
+            self.took(index, read).ok()?;
+            self.flush(sink);
+        }
+        self.over()
+    }
+
+    /// How the process ended, if all sessions that were started have ended by themselves.
+    fn over(&self) -> Option<End> {
+        match self.complete {
+            Some(complete) if self.live.is_empty() => {
+                Some(if complete { End::TargetEnded } else { End::TargetDied })
+            }
+            _ => None,
+        }
+    }
+
+    /// Gives a runtime that was just let run the time to switch its Metrics provider on, before EventCounters may fall
+    /// due: see [`Request::sessions`]. Here it is the start of the program itself that would hang.
+    async fn let_start(&mut self, stop: &mut watch::Receiver<bool>, sink: &mut impl FnMut(Message)) {
+        let until = Instant::now() + START;
+        while !self.model.has_meters() && !self.live.is_empty() {
+            let read = tokio::select! {
+                biased;
+                () = stopped(stop) => return,
+                read = timeout_at(until, any(&mut self.live)) => read,
+            };
+            let Ok((index, read)) = read else { return };
+            if self.took(index, read).is_err() {
+                return;
+            }
+            self.flush(sink);
+        }
+    }
+
+    /// Waits until it is safe to end the session for Meters.
+    ///
+    /// A runtime that ends it waits for the thread that collects values, and holds the lock of all EventSources
+    /// meanwhile. In the first collection of a process that thread may need that lock: it uses an EventSource for the
+    /// first time (`TplEventSource`). Then both wait for ever, and with them all diagnostics of the process. So the
+    /// first collection is never disturbed, nor is it raced against.
+    async fn let_collect(&mut self, sink: &mut impl FnMut(Message)) {
+        let Some(started) = self.live.iter().find(|live| live.meters).map(|live| live.started) else {
+            return;
+        };
+        let due = started + self.interval;
+        if Instant::now() + BEFORE_COLLECTION < due {
+            return;
+        }
+        let until = due + COLLECTION;
+        while self.model.first_collection_pending() && !self.live.is_empty() {
+            let Ok((index, read)) = timeout_at(until, any(&mut self.live)).await else { return };
+            if self.took(index, read).is_err() {
+                return;
+            }
+            self.flush(sink);
+        }
     }
 
     /// Ends all sessions, all at once: what a target that doesn't answer costs is waited for once.
     async fn stop(&mut self, sink: &mut impl FnMut(Message)) -> Result<End, Error> {
+        self.let_collect(sink).await;
         let mut live = std::mem::take(&mut self.live).into_iter();
         let (first, second) = tokio::join!(stop_one(live.next()), stop_one(live.next()));
         let mut end = Ok(End::Stopped);

@@ -22,6 +22,8 @@ pub(crate) enum CliError {
     ClosedPipe,
     /// Everything was printed already; only the exit code is left.
     Quiet(Kind),
+    /// The exit code of a program that was run, which becomes that of this one.
+    Code(u8),
 }
 
 impl CliError {
@@ -63,6 +65,7 @@ pub(crate) fn exit(result: Result<(), CliError>) -> ExitCode {
     match result {
         Ok(()) | Err(CliError::ClosedPipe) => ExitCode::SUCCESS,
         Err(CliError::Quiet(kind)) => ExitCode::from(kind.exit_code()),
+        Err(CliError::Code(code)) => ExitCode::from(code),
         Err(CliError::Explained { kind, error, hints }) => {
             // Nothing is left to do when standard error is gone too.
             let _ = render(&mut io::stderr().lock(), error.as_ref(), &hints);

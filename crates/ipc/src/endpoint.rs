@@ -4,30 +4,57 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::procfs::Root;
+use crate::reverse::Idle;
 
 /// Longest path that `sun_path` holds, without the NUL.
 const SUN_PATH: usize = 107;
 
 /// A diagnostics socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Endpoint {
     path: PathBuf,
     root: Option<Root>,
     pid: Option<u32>,
+    /// For a runtime that connects to us: its idle connection.
+    reverse: Option<Arc<Idle>>,
 }
+
+impl PartialEq for Endpoint {
+    fn eq(&self, other: &Self) -> bool {
+        let same = match (&self.reverse, &other.reverse) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        same && (&self.path, &self.root, self.pid) == (&other.path, &other.root, other.pid)
+    }
+}
+
+impl Eq for Endpoint {}
 
 impl Endpoint {
     /// The socket at `path`, whoever listens there.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), root: None, pid: None }
+        Self { path: path.into(), root: None, pid: None, reverse: None }
     }
 
     /// The socket at `path` (absolute), as the process whose root is `root` sees it.
     #[must_use]
     pub fn in_root(root: Root, path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), root: Some(root), pid: None }
+        Self { path: path.into(), root: Some(root), pid: None, reverse: None }
+    }
+
+    /// A runtime that connects to the socket at `path`, where we listen.
+    pub(crate) fn reverse(path: PathBuf, idle: Arc<Idle>) -> Self {
+        Self { path, root: None, pid: None, reverse: Some(idle) }
+    }
+
+    /// The idle connection of a runtime that connects to us.
+    pub(crate) fn idle(&self) -> Option<&Idle> {
+        self.reverse.as_deref()
     }
 
     /// The same, connected to only if it is process `pid` (as numbered here) that listens.

@@ -3,6 +3,7 @@
 //! * [`codec`]: the protocol as bytes (no I/O). The only place where a request is serialised;
 //! * [`Connection`], and a function for each command: the transport (tokio, current-thread is enough);
 //! * [`Session`]: an event stream that ends for the target too, whatever happens here;
+//! * [`ReversePort`]: runtimes that connect to us instead;
 //! * [`discovery`]: which processes are .NET and where their sockets are, from `/proc` (blocking, no tokio).
 //!
 //! Three rules protect the target. A request is sent whole, with one write, because a runtime has one server thread
@@ -15,6 +16,7 @@ pub mod discovery;
 mod endpoint;
 mod error;
 pub mod procfs;
+mod reverse;
 mod session;
 mod transport;
 
@@ -27,5 +29,6 @@ pub use commands::{
 };
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use reverse::{Reported, ReversePort};
 pub use session::{Session, start_session, stop};
 pub use transport::{Connection, Reply};

@@ -40,6 +40,9 @@ impl Connection {
     /// [`Error::Connect`], and [`Error::Impostor`] when another process than the endpoint's listens.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, Error> {
         let failed = |source| Error::Connect { path: endpoint.path(), source };
+        if let Some(idle) = endpoint.idle() {
+            return Ok(Self { stream: idle.take().await.map_err(failed)? });
+        }
         let (address, keep) = endpoint.address().map_err(failed)?;
         let mut retries = CONNECT_RETRIES;
         let stream = loop {

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use xtask::bench::Bench;
@@ -12,6 +13,12 @@ use xtask::runtimes::{REGISTRY, Runtime};
 pub fn bench() -> &'static Bench {
     static BENCH: OnceLock<Bench> = OnceLock::new();
     BENCH.get_or_init(|| must(Bench::locate(), "no test bench"))
+}
+
+/// The compiled debuggee of this name (a source of tests/apps): its dll.
+#[track_caller]
+pub fn app(name: &str) -> PathBuf {
+    must(xtask::apps::ensure(bench(), name), format_args!("no debuggee {name}"))
 }
 
 /// The value, or a panic that says what failed and why.

@@ -176,6 +176,7 @@ fn fail_cli(error: CliError) -> Done {
             Done::Failed(kind)
         }
         CliError::Quiet(kind) => Done::Failed(kind),
+        CliError::Code(_) => Done::Failed(dnd_contract::Kind::Failed),
         CliError::ClosedPipe => Done::Next,
     }
 }

@@ -20,6 +20,10 @@ use crate::error::{CliError, stdout_failed};
 /// How often a sink may look at the clock: for late samples.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How long an orderly end may take before a second Ctrl-C cuts it short: doing so can hang a process that is in its
+/// first collection of values.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A process being watched.
 pub(super) struct Target {
     /// The process.
@@ -65,6 +69,11 @@ pub(super) trait Sink {
 
     /// Nothing more will come.
     fn end(&mut self, targets: &[Target]) -> io::Result<()>;
+
+    /// What it means that one of these failed.
+    fn failed(&self, error: io::Error) -> CliError {
+        stdout_failed(error)
+    }
 }
 
 /// Keys, and changes of the terminal's size.
@@ -106,15 +115,17 @@ pub(super) async fn watch(
     };
     tokio::pin!(deadline);
     let mut stopping = false;
+    let mut asked = None;
     let mut written = Ok(());
     while !hub.sessions.is_empty() || (more.is_some() && !stopping) {
         let go_on = tokio::select! {
             biased;
             again = signals.recv() => {
-                if stopping && again {
-                    // Asked twice: leave at once. Closing the connections ends the sessions, too.
+                if again && asked.is_some_and(|asked: Instant| asked.elapsed() > PATIENCE) {
+                    // Asked again: leave at once. Closing the connections ends the sessions, too.
                     return Err(CliError::Quiet(Kind::Failed));
                 }
+                asked = asked.or(Some(Instant::now()));
                 Ok(false)
             }
             Some((index, message)) = messages.recv() => hub.message(index, message, sink),
@@ -127,10 +138,12 @@ pub(super) async fn watch(
             arrival = next(&mut more), if !stopping => {
                 match arrival {
                     Some(Arrival::Found(subject)) => hub.add(*subject),
-                    Some(Arrival::Over) => stopping = stop(&hub),
+                    // The sessions of what has ended come to their own end.
+                    Some(Arrival::Over) => more = None,
                     Some(Arrival::Failed(error)) => {
                         hub.errors.push(error);
-                        stopping = stop(&hub);
+                        // Of several, others may still come.
+                        stopping = single && stop(&hub);
                     }
                     None => more = None,
                 }
@@ -162,7 +175,7 @@ pub(super) async fn watch(
             written = Err(error);
         }
     }
-    written.and_then(|()| sink.end(&hub.targets)).map_err(stdout_failed)?;
+    written.and_then(|()| sink.end(&hub.targets)).map_err(|error| sink.failed(error))?;
     // Of several, those that could be watched are what was asked for.
     if (single || hub.targets.iter().all(|target| matches!(target.state, State::Failed(_))))
         && let Some(error) = hub.errors.into_iter().next()
@@ -202,8 +215,10 @@ impl Hub {
             (self.request.clone(), self.stop.subscribe(), self.sender.clone());
         request.client = format!("{}-{index}", request.client);
         let (endpoint, resume, pid) = (subject.endpoint.clone(), subject.resume, subject.pid);
+        let probe =
+            if subject.local { Probe::new(pid, &request.selection, request.interval, now) } else { None };
         self.targets.push(Target {
-            probe: Probe::new(pid, &request.selection, request.interval, now),
+            probe,
             board: Board::new(request.interval, now),
             state: State::Starting,
             subject,

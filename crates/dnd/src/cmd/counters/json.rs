@@ -8,11 +8,13 @@ use dnd_counters::{Interval, Notice, Sample, SampleFacts, Update, rfc3339};
 
 use super::hub::{Sink, State, Target};
 use super::lines::Said;
+use super::output::Output;
 use super::unix_nanos_now;
+use crate::error::CliError;
 
 /// Collects samples and writes them once in an interval, each exactly once.
 pub(super) struct Documents {
-    out: Box<dyn Write>,
+    out: Output,
     interval: Duration,
     targets: Vec<Pending>,
     said: Said,
@@ -31,7 +33,7 @@ struct Pending {
 
 impl Documents {
     /// Writes to `out`.
-    pub(super) fn new(interval: Duration, out: Box<dyn Write>) -> Self {
+    pub(super) fn new(interval: Duration, out: Output) -> Self {
         Self { out, interval, targets: Vec::new(), said: Said::default() }
     }
 
@@ -106,5 +108,9 @@ impl Sink for Documents {
 
     fn end(&mut self, targets: &[Target]) -> io::Result<()> {
         self.tick(targets)
+    }
+
+    fn failed(&self, error: io::Error) -> CliError {
+        self.out.failed(error)
     }
 }

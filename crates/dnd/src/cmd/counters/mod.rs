@@ -1,9 +1,12 @@
 //! `dnd counters`: arguments that its subcommands share, and the loop that serves them.
 
+mod collect;
 mod hub;
 mod json;
 mod lines;
 mod monitor;
+mod output;
+mod port;
 mod screen;
 mod targets;
 mod terminal;
@@ -19,12 +22,15 @@ use crate::error::CliError;
 pub(crate) enum Command {
     /// Show counters on a screen that refreshes itself
     Monitor(monitor::Args),
+    /// Write counters to a file, or to standard output
+    Collect(collect::Args),
 }
 
 /// Runs a subcommand.
 pub(crate) fn run(command: &Command) -> Result<(), CliError> {
     match command {
         Command::Monitor(args) => monitor::run(args),
+        Command::Collect(args) => collect::run(args),
     }
 }
 
@@ -33,6 +39,9 @@ pub(crate) fn run(command: &Command) -> Result<(), CliError> {
 struct WatchArgs {
     #[command(flatten)]
     targets: targets::TargetsArgs,
+
+    #[command(flatten)]
+    port: targets::PortOptions,
 
     /// Counters to watch: PROVIDER or PROVIDER[COUNTER,...], separated by commas [default: System.Runtime,OS,cgroup]
     ///

@@ -2,12 +2,15 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use dnd_contract::Kind;
 use dnd_counters::session::End;
 
 use super::WatchArgs;
 use super::hub::{Sink, State, Target, watch};
 use super::json::Documents;
 use super::lines::Lines;
+use super::output::Output;
+use super::port::Started;
 use super::screen::Screen;
 use crate::error::CliError;
 use crate::target::block_on;
@@ -34,12 +37,19 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let request = args.watch.request();
     block_on(async {
-        let arrivals = args.watch.targets.resolve().await?;
+        let screen = !args.json && io::stdout().is_terminal();
+        if screen && args.watch.port.show_child_io {
+            return Err(CliError::new(
+                Kind::Usage,
+                "--show-child-io would write into the screen; `dnd counters collect` can",
+            ));
+        }
+        let (arrivals, started) = args.watch.targets.resolve(&args.watch.port).await?;
         let duration = args.watch.duration;
         let mut keys = None;
         let mut sink: Box<dyn Sink> = if args.json {
-            Box::new(Documents::new(request.interval, Box::new(io::stdout())))
-        } else if io::stdout().is_terminal() {
+            Box::new(Documents::new(request.interval, Output::stdout()))
+        } else if screen {
             let (screen, receiver) = Screen::open(args.show_deltas, arrivals.single)?;
             keys = receiver;
             Box::new(screen)
@@ -50,8 +60,16 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         // The terminal is put back before anything is said on it.
         drop(sink);
         say(&watched?);
-        Ok(())
+        finish(started.as_ref())
     })
+}
+
+/// The exit code of a program that was started for this and has ended.
+pub(super) fn finish(started: Option<&Started>) -> Result<(), CliError> {
+    match started.and_then(Started::code) {
+        Some(code) if code != 0 => Err(CliError::Code(code)),
+        _ => Ok(()),
+    }
 }
 
 /// What a user should know about the end of processes, on standard error.

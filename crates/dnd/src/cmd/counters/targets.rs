@@ -1,6 +1,7 @@
 //! Which processes to watch: chosen by id or name, several of them, or all, also those that are yet to start.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use dnd_ipc::Endpoint;
@@ -8,35 +9,57 @@ use dnd_ipc::procfs::ProcFs;
 use dnd_ps::Chosen;
 use tokio::sync::mpsc;
 
+use super::port::{PortSpec, Started};
 use crate::error::CliError;
 use crate::target::discovery;
 
 /// How often new processes are looked for.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Options that choose processes.
+/// Options that choose processes. Exactly one way of choosing is to be given.
 #[derive(Debug, clap::Args)]
-#[group(id = "targets")]
+#[group(id = "target", multiple = false)]
 pub(super) struct TargetsArgs {
     /// Ids of the processes, as `dnd ps` shows them
-    #[arg(short, long, value_name = "PID,...", value_delimiter = ',',
-          value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["name", "all"])]
+    #[arg(short, long, value_name = "PID,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     process_id: Vec<u32>,
 
     /// Name of the process as `dnd ps` shows it, or of its entry assembly; with `*` all that match, also later ones
-    #[arg(short, long, value_name = "NAME", conflicts_with = "all")]
+    #[arg(short, long, value_name = "NAME")]
     name: Option<String>,
 
     /// All .NET processes, also those that start later
     #[arg(long)]
     all: bool,
+
+    /// Socket on which runtimes report (DOTNET_DiagnosticPorts), or with `,connect` one on which a runtime listens
+    #[arg(long, alias = "dport", value_name = "PATH[,listen|connect]")]
+    diagnostic_port: Option<PortSpec>,
+
+    /// Program to start and to watch from its first moment; its exit code becomes that of this command
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Options for processes that report here.
+#[derive(Debug, clap::Args)]
+pub(super) struct PortOptions {
+    /// Whether to let a runtime run that waits at its start, once it is watched
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    resume_runtime: bool,
+
+    /// Let the program that is started use this terminal
+    #[arg(long, requires = "command")]
+    pub(super) show_child_io: bool,
 }
 
 /// A process to watch.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
-    /// Its id, as seen from here.
+    /// Its id, as seen from here; if it can't be seen from here, its id in its own pid namespace.
     pub(super) pid: u32,
+    /// Whether it can be seen from here.
+    pub(super) local: bool,
     /// Its name.
     pub(super) name: String,
     /// Its entry assembly, where known.
@@ -67,6 +90,7 @@ impl From<Chosen> for Subject {
     fn from(chosen: Chosen) -> Self {
         Self {
             pid: chosen.facts.pid,
+            local: true,
             name: chosen.facts.name,
             assembly: chosen.facts.entry_assembly,
             runtime: chosen.facts.runtime_version,
@@ -81,7 +105,7 @@ impl From<Chosen> for Subject {
 pub(super) enum Arrival {
     /// Another process.
     Found(Box<Subject>),
-    /// There is no more to watch: all is to be ended.
+    /// No more can come.
     Over,
     /// No more can come, because of this.
     Failed(CliError),
@@ -98,8 +122,24 @@ pub(super) struct Arrivals {
 }
 
 impl TargetsArgs {
-    /// Finds the processes; they have answered, or are too old to tell about themselves.
-    pub(super) async fn resolve(&self) -> Result<Arrivals, CliError> {
+    /// Finds the processes; they have answered, or are too old to tell about themselves. A program that is started for
+    /// it ends with what is returned beside them.
+    pub(super) async fn resolve(
+        &self,
+        options: &PortOptions,
+    ) -> Result<(Arrivals, Option<Started>), CliError> {
+        if !self.command.is_empty() {
+            let (started, arrivals) = Started::start(&self.command, options.show_child_io)?;
+            return Ok((arrivals, Some(started)));
+        }
+        let arrivals = match &self.diagnostic_port {
+            Some(port) => port.resolve(options.resume_runtime).await?,
+            None => self.choose().await?,
+        };
+        Ok((arrivals, None))
+    }
+
+    async fn choose(&self) -> Result<Arrivals, CliError> {
         let mut discovery = discovery();
         let proc = ProcFs::default();
         let pattern = match &self.name {

@@ -1,0 +1,132 @@
+//! Counters of runtimes that report to `dnd`: programs that it starts, and diagnostic ports.
+
+use std::path::Path;
+
+use dnd_testkit::{Dnd, Runtime, Target, app, must, one_per_major, runtimes};
+use nix::sys::signal::Signal;
+
+use super::DND;
+
+/// `dotnet APP.dll`.
+fn command(runtime: &Runtime, name: &str) -> Vec<String> {
+    vec![
+        runtime.dotnet().get_program().to_string_lossy().into_owned(),
+        app(name).to_string_lossy().into_owned(),
+    ]
+}
+
+fn monitor(interval: &str) -> Dnd {
+    let dnd = Dnd::new(DND).env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1");
+    dnd.args(["counters", "monitor", "--refresh-interval", interval])
+}
+
+/// Whether a process is there and no zombie.
+fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+#[test]
+fn a_program_from_its_first_moment() {
+    for runtime in one_per_major() {
+        // Its stdin is empty, so it ends by itself at once. .NET Core 3 can't be made to wait for its sessions.
+        // (With a short interval, .NET 9 itself can hang when it ends during its first collection of values.)
+        for _ in 0..if runtime.major() >= 5 { 5 } else { 0 } {
+            let output = monitor("1").arg("--").args(command(&runtime, "Counters")).run();
+            assert!(output.stderr.contains("has ended"), "{}: {}", runtime.version, output.stderr);
+            output.success();
+        }
+
+        // One that goes on is ended with dnd.
+        let script = "exec \"$0\" \"$1\" < <(sleep 1000)";
+        let arguments = ["--".to_owned(), "bash".into(), "-c".into(), script.into()];
+        let running = monitor("0.2").args(arguments).args(command(&runtime, "Counters")).spawn();
+        let pid = running.wait_stdout(|text| {
+            let line = text.lines().find(|line| line.contains("\tgc-heap-size\t"))?;
+            line.split('\t').nth(1).map(str::to_owned)
+        });
+        assert!(runs(&pid));
+        running.signal(Signal::SIGINT);
+        running.wait().success();
+        assert!(!runs(&pid), "{}: the program was ended", runtime.version);
+    }
+}
+
+#[test]
+fn exit_codes_of_programs() {
+    let run = |program: &[&str]| monitor("1").arg("--").args(program).run();
+    let ended = run(&["sh", "-c", "exit 3"]).fails(7);
+    assert!(ended.contains("ended (exit status: 3) before a .NET runtime reported"), "{ended}");
+    assert!(run(&["/nonexistent/program"]).fails(3).contains("cannot run"));
+
+    let Some(runtime) = runtimes().pop() else { return };
+    // The app ends well, the shell around it doesn't.
+    let script = "\"$0\" \"$1\" < /dev/null; exit 42";
+    let output = monitor("1").args(["--", "sh", "-c", script]).args(command(&runtime, "Counters")).run();
+    assert_eq!(output.code, Some(42), "{}", output.stderr);
+}
+
+#[test]
+fn the_io_of_a_program() {
+    let Some(runtime) = runtimes().pop() else { return };
+    let (_scratch, dir) = Dnd::scratch();
+    let collect = |more: &[&str]| {
+        let arguments = ["counters", "collect", "-o", "c.csv"];
+        let dnd = Dnd::new(DND)
+            .env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1")
+            .args(arguments)
+            .args(more)
+            .arg("--");
+        let output = dnd.args(command(&runtime, "Counters")).dir(&dir).run();
+        must(std::fs::remove_file(dir.join("c.csv")), "file");
+        output.success()
+    };
+    assert_eq!(collect(&[]), "");
+    assert!(collect(&["--show-child-io"]).starts_with("ready "));
+}
+
+#[test]
+fn runtimes_that_report_on_a_port() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 5) {
+        let (_scratch, dir) = Dnd::scratch();
+        let path = dir.join("port");
+        let spec = path.to_string_lossy().into_owned();
+        let running =
+            monitor("0.2").args(["--counters", "Bench-Counters", "--diagnostic-port", &spec]).spawn();
+        running.wait_stderr(|text| text.contains("waiting for runtimes").then_some(()));
+        // It becomes ready only because it is resumed.
+        let spawn = || Target::builder(&runtime, "Counters").env("DOTNET_DiagnosticPorts", &spec).spawn();
+        let (mut first, second) = (spawn(), spawn());
+        let polled = |target: &Target| format!("\t{}\tBench-Counters\tpolled\t42.5\t", target.pid());
+        running.wait_stdout(|text| [&first, &second].iter().all(|t| text.contains(&polled(t))).then_some(()));
+        first.ask("step", "stepped ");
+        running.wait_stdout(|text| text.contains("\trate\t10\t").then_some(()));
+        second.stop();
+        let third = spawn();
+        running.wait_stdout(|text| text.contains(&polled(&third)).then_some(()));
+        running.signal(Signal::SIGINT);
+        running.wait().success();
+        assert!(!path.exists(), "the socket is gone");
+        assert!(first.alive());
+    }
+}
+
+#[test]
+fn ports_of_runtimes() {
+    let Some(runtime) = runtimes().pop() else { return };
+    let target = Target::builder(&runtime, "Counters").own_tmp().spawn();
+    let socket =
+        must(std::fs::read_dir(target.tmp()), "tmp").filter_map(Result::ok).map(|entry| entry.path());
+    let is_socket = |path: &Path| path.to_string_lossy().ends_with("-socket");
+    let socket = socket.into_iter().find(|path| is_socket(path)).unwrap_or_default();
+    let spec = format!("{},connect", socket.display());
+    let running = monitor("0.2").args(["--counters", "Bench-Counters", "--diagnostic-port", &spec]).spawn();
+    running.wait_stdout(|text| text.contains("\tpolled\t42.5\t").then_some(()));
+    running.signal(Signal::SIGTERM);
+    running.wait().success();
+    let gone = monitor("1").args(["--diagnostic-port", "/nonexistent/socket,connect"]).run();
+    assert!(gone.fails(3).contains("/nonexistent/socket"));
+    let taken = monitor("1").args(["--diagnostic-port", &socket.to_string_lossy()]).run();
+    assert!(taken.fails(2).contains("cannot listen"));
+    assert!(monitor("1").args(["-p", "1", "-n", "x"]).run().fails(2).contains("cannot be used with"));
+}
