@@ -7,6 +7,8 @@ mod collect;
 mod container;
 mod cores;
 mod counters;
+mod counters_collect;
+mod counters_port;
 mod fake_runtime;
 mod leak_hunt;
 mod ps;
