@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use dnd_memory::{ElfImage, Memory, Symbol, Target};
+use dnd_memory::{ElfImage, Memory, Missing, Symbol, Target};
 
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Reading};
@@ -112,11 +112,7 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
         return Err(Error::UnknownRuntime { base, table_bytes: table.size, version, descriptor });
     };
     let globals = resolve(target, &shape, table.address, base)?;
-    check(target, &embedded, &globals).map_err(|what| Error::FailedCheck {
-        base,
-        major: shape.major,
-        what,
-    })?;
+    check(target, &embedded, &globals).map_err(|found| found.error(base, shape.major))?;
     let mut facts = LayoutFacts::default();
     match descriptor {
         Ok(None) => {}
@@ -237,7 +233,8 @@ fn described(
     let shape = TableShape { entries, globals: places, ..shape };
     let globals = resolve(target, &shape, table.address, base).map_err(|error| error.to_string())?;
     let (described, differences) = apply(&mut layout, descriptor)?;
-    check(target, &layout, &globals).map_err(|what| format!("by it, {what} is not in its place"))?;
+    check(target, &layout, &globals)
+        .map_err(|found| format!("by it, {} is not in its place", found.what()))?;
     if !agree || !differences.is_empty() {
         plausible(target, &layout, &globals)?;
     }
@@ -346,26 +343,51 @@ fn runs(target: &dyn Target, elf: &ElfImage, size: u32) -> Vec<(u64, u64)> {
     found
 }
 
+/// What the content check found wrong.
+enum Check {
+    /// It is not in the dump.
+    Missing(&'static str, Missing),
+    /// It is something else.
+    Wrong(&'static str),
+}
+
+impl Check {
+    fn error(self, base: u64, major: u8) -> Error {
+        match self {
+            Check::Missing(what, source) => Error::Missing { what, source },
+            Check::Wrong(what) => Error::FailedCheck { base, major, what },
+        }
+    }
+
+    fn what(&self) -> &'static str {
+        match self {
+            Check::Missing(what, _) | Check::Wrong(what) => what,
+        }
+    }
+}
+
 /// The content check: `System.Object` has no parent and the smallest size, `System.String` derives from it and has
 /// elements of two bytes, and the GC's table of variables begins with believable numbers.
-fn check(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>) -> Result<(), &'static str> {
-    let pointer = |at: u64| memory.u64(at).unwrap_or(0);
-    let half = |at: u64| memory.u32(at).unwrap_or(0);
-    let object = pointer(globals.object_class);
-    if half(object.wrapping_add(4)) != 24 || memory.u64(object.wrapping_add(16)) != Ok(0) {
-        return Err("System.Object");
+fn check(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>) -> Result<(), Check> {
+    let word = |at: u64, what| memory.u64(at).map_err(|missing| Check::Missing(what, missing));
+    let half = |at: u64, what| memory.u32(at).map_err(|missing| Check::Missing(what, missing));
+    let object = word(globals.object_class, "the pointer to System.Object")?;
+    let what = "System.Object";
+    if half(object.wrapping_add(4), what)? != 24 || word(object.wrapping_add(16), what)? != 0 {
+        return Err(Check::Wrong(what));
     }
-    let string = pointer(globals.string_class);
-    let flags = half(string);
-    if pointer(string.wrapping_add(16)) != object || flags >> 31 != 1 || flags & 0xffff != 2 {
-        return Err("System.String");
+    let string = word(globals.string_class, "the pointer to System.String")?;
+    let what = "System.String";
+    let flags = half(string, what)?;
+    if word(string.wrapping_add(16), what)? != object || flags >> 31 != 1 || flags & 0xffff != 2 {
+        return Err(Check::Wrong(what));
     }
-    let gc = pointer(globals.gc_dac_globals);
-    let size = pointer(gc.wrapping_add(8));
-    let major = memory.u8(gc).unwrap_or(0);
+    let gc = word(globals.gc_dac_globals, "the pointer to the GC's table of variables")?;
+    let what = "the GC's table of variables";
+    let (major, size) = (half(gc, what)? & 0xff, word(gc.wrapping_add(8), what)?);
     let oldest = if layout.gc.fixed_generations.is_some() { 0 } else { 1 };
     if !(oldest..=5).contains(&major) || !(64..=2048).contains(&size) || size % 8 != 0 {
-        return Err("the GC's table of variables");
+        return Err(Check::Wrong(what));
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub enum DumpKind {
     Triage,
     /// One of the last two; .NET Core 3.1 writes the same for both as far as is looked at here.
     MiniOrTriage,
-    /// There is no runtime to judge by.
+    /// There is no runtime to judge by, or not enough of it.
     Unknown,
 }
 
@@ -55,6 +55,8 @@ pub(super) fn recognise(core: &Core, runtime: Option<&Runtime<'_>>, heap: Option
         (None, _) => DumpKind::Unknown,
         (Some(_), true) if file_pages == FilePages::All => DumpKind::Full,
         (Some(_), true) => DumpKind::Heap,
+        // The runtime's own data is missing, so nothing tells whether the heap is there.
+        (Some(runtime), false) if runtime.image().single_file && heap.is_none() => DumpKind::Unknown,
         // A Mini dump has what the runtime's own tools ask the GC for; a Triage dump has not.
         (Some(runtime), false) if runtime.major() < 8 => DumpKind::MiniOrTriage,
         (Some(_), false) if heap.is_some() => DumpKind::Mini,

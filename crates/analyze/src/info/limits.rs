@@ -121,7 +121,12 @@ fn heap(info: &DumpInfo, runtime: &Runtime<'_>, out: &mut Vec<Limit>) {
     use Severity::{Partial, Unavailable};
     if let Err(error) = runtime.heap() {
         out.push(Limit::new(HEAP_STRUCTURE, Unavailable, with_causes(&error)));
-        out.push(Limit::new(OBJECTS, Unavailable, "the managed heap is not in this dump"));
+        let reason = if runtime.image().single_file {
+            "the runtime's own data is not in this dump; of single-file programs only full dumps have it"
+        } else {
+            "the managed heap is not in this dump"
+        };
+        out.push(Limit::new(OBJECTS, Unavailable, reason));
         return;
     }
     if let Err(error) = runtime.objects_heap() {
