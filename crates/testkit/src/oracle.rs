@@ -27,7 +27,14 @@ pub fn oracle_for(core: &Path, dac: Option<&Path>, whats: &[&str]) -> Option<Val
         skip("comparison with Microsoft's DAC: there is no ../shared/oracle beside this checkout");
         return None;
     }
-    Some(must(ask(&script, core, dac, whats), format_args!("the oracle fails on {}", core.display())))
+    match ask(&script, core, dac, whats) {
+        // Microsoft's library has mistakes of its own, on threads that run and on ones that died.
+        Err(error) if error.to_string().contains("the DAC crashed") => {
+            skip(format_args!("comparison with Microsoft's DAC, which crashes on {}", core.display()));
+            None
+        }
+        answer => Some(must(answer, format_args!("the oracle fails on {}", core.display()))),
+    }
 }
 
 fn ask(script: &Path, core: &Path, dac: Option<&Path>, whats: &[&str]) -> Result<Value> {
