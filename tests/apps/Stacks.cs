@@ -273,6 +273,8 @@ namespace Stacks
         [MethodImpl(MethodImplOptions.NoInlining)]
         static void Alloc() { ready.Signal(); Node p = null; for (int i = 1; !stop; i++) { p = Make(p, i); keep = p; } }
         [MethodImpl(MethodImplOptions.NoInlining)]
+        static void Store(Node[] all) { ready.Signal(); for (int i = 0; !stop; i++) { all[i & 3].Next = all[i + 1 & 3]; all[i & 3] = all[i + 2 & 3]; } }
+        [MethodImpl(MethodImplOptions.NoInlining)]
         static void Exceptions(Node n) { ready.Signal(); while (!stop) { try { Middle(n); } catch (Exception e) { n.Name = e.Message; } } }
         [MethodImpl(MethodImplOptions.NoInlining)]
         static void Casts(object[] all) { ready.Signal(); long sum = 0; while (!stop) foreach (object o in all) { if (o is IComparable<string> c) sum += c.CompareTo("b"); if (o is Node n) n.A = sum; Array.Copy(all, 1, all, 0, 2); } }
@@ -313,6 +315,7 @@ namespace Stacks
             ThreadStart[] runners =
             {
                 () => Spin(new Node { Name = "spin" }), () => Tight(new Node { Name = "tight" }), Alloc, Alloc,
+                () => Store(new[] { new Node(), new Node(), new Node(), new Node() }), () => Store(new[] { new Node(), new Node(), new Node(), new Node() }),
                 () => Casts(new object[] { "a", new Node(), 5, "c" }),
             };
             string mode = args.Length > 0 ? args[0] : "";

@@ -43,7 +43,9 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, heap: u64) -> Resu
         runtime_function(memory, table, layout.runtime_function, index.into())
     };
     // The last that begins at or before the address.
-    let begins = |index: u32| -> Result<bool, Error> { Ok(base + u64::from(function(index)?.begin) <= ip) };
+    let begins = |index: u32| -> Result<bool, Error> {
+        Ok(base.wrapping_add(u64::from(function(index)?.begin)) <= ip)
+    };
     let (mut low, mut high) = (0, count);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -55,8 +57,8 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, heap: u64) -> Resu
         kind: CodeKind::Jit,
         method: word(HEADER_METHOD)?,
         start,
-        function_start: base + u64::from(function.begin),
-        unwind: base + u64::from(function.unwind),
+        function_start: base.wrapping_add(u64::from(function.begin)),
+        unwind: base.wrapping_add(u64::from(function.unwind)),
         image: base,
         gc_info: word(HEADER_GC_INFO)?,
         funclet: index > 0,

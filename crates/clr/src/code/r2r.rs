@@ -32,7 +32,7 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, module: u64) -> Re
     let function = |index: u64| runtime_function(memory, table, layout.runtime_function, index);
     let begin = |index: u64| -> Result<u64, Error> {
         let at = table.wrapping_add(layout.runtime_function.wrapping_mul(index));
-        Ok(base + u64::from(memory.u32(at).reading("a runtime function")?))
+        Ok(base.wrapping_add(u64::from(memory.u32(at).reading("a runtime function")?)))
     };
     // The runtime's own steps: a small dump has the entries that its writer's walk looked at, and no others.
     let Some(last) = u64::from(count).checked_sub(1) else { return Ok(CodeAt::Stub) };
@@ -54,14 +54,14 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, module: u64) -> Re
     // Funclets follow their method, and only the method is in the map.
     for back in 0..=index.min(MAX_FUNCLETS) {
         let first = function(index - back)?;
-        let start = base + u64::from(first.begin);
+        let start = base.wrapping_add(u64::from(first.begin));
         let Some(method) = lookup(memory, buckets, start)? else { continue };
         return Ok(CodeAt::Method(Code {
             kind: CodeKind::ReadyToRun,
             method,
             start,
-            function_start: base + u64::from(found.begin),
-            unwind: base + u64::from(found.unwind),
+            function_start: base.wrapping_add(u64::from(found.begin)),
+            unwind: base.wrapping_add(u64::from(found.unwind)),
             image: base,
             gc_info: gc_info(runtime, base, first)?,
             funclet: back > 0,
@@ -71,9 +71,9 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, module: u64) -> Re
     Ok(CodeAt::Method(Code {
         kind: CodeKind::ReadyToRun,
         method: 0,
-        start: base + u64::from(found.begin),
-        function_start: base + u64::from(found.begin),
-        unwind: base + u64::from(found.unwind),
+        start: base.wrapping_add(u64::from(found.begin)),
+        function_start: base.wrapping_add(u64::from(found.begin)),
+        unwind: base.wrapping_add(u64::from(found.unwind)),
         image: base,
         gc_info: gc_info(runtime, base, found)?,
         funclet: false,
@@ -85,7 +85,7 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, module: u64) -> Re
 /// (`ReadyToRunJitManager::GetGCInfoToken`, `GetUnwindDataBlob`).
 fn gc_info(runtime: &Runtime<'_>, base: u64, first: RuntimeFunction) -> Result<u64, Error> {
     let memory = runtime.target();
-    let unwind = base + u64::from(first.unwind);
+    let unwind = base.wrapping_add(u64::from(first.unwind));
     let what = "the unwind information of a method";
     Ok(match runtime.target().arch() {
         Arch::X64 => {

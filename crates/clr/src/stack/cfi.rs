@@ -23,6 +23,7 @@ const MAX_STEPS: u32 = 256;
 /// Pages to look back for the header of an image that no mapping tells of (the vDSO).
 const MAX_PAGES_BACK: u64 = 8;
 const PAGE: u64 = 4096;
+const ELF: &[u8] = b"\x7fELF";
 
 type Bytes<'b> = EndianSlice<'b, LittleEndian>;
 
@@ -59,13 +60,14 @@ impl UnwindTables {
             Some(&(_, end, base)) if ip < end => Some(base),
             _ => (0..MAX_PAGES_BACK)
                 .map(|back| (ip & !(PAGE - 1)).wrapping_sub(back * PAGE))
-                .find(|&page| target.slice(page, 4) == Some(b"\x7fELF")),
+                .find(|&page| target.slice(page, 4) == Some(ELF)),
         }
     }
 
-    /// Whether an address lies in an image; else it is code that was made at run time.
+    /// Whether an address lies in an image; else it is code that was made at run time, maybe in a file in memory.
     pub(crate) fn in_image(&self, target: &dyn Target, ip: u64) -> bool {
-        self.base(target, ip).is_some()
+        let base = self.base(target, ip);
+        base.is_some_and(|base| target.slice(base, 4) == Some(ELF))
     }
 
     fn table(&self, target: &dyn Target, base: u64) -> Option<Table> {

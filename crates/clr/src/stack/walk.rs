@@ -20,6 +20,8 @@ use crate::threads::Thread;
 const MAX_FRAMES: usize = 1 << 21;
 /// Native frames in a row.
 const MAX_NATIVE: usize = 1 << 14;
+/// Explicit frames to look at for the one that leads on; a few that lead nowhere may lie in between.
+const MAX_AHEAD: usize = 1 << 10;
 /// Words of a `Thread` that may hold the return address that a hijack replaced.
 const THREAD_WORDS: u64 = 256;
 /// `TS_Hijacked`.
@@ -391,7 +393,7 @@ impl<'r> Walker<'r, '_> {
 
     /// The first explicit frame ahead that leads to managed code, with its number.
     fn leading(&self, from: Context) -> Option<(usize, Entered)> {
-        for (index, frame) in self.chain.iter().enumerate().skip(self.next) {
+        for (index, frame) in self.chain.iter().enumerate().skip(self.next).take(MAX_AHEAD) {
             let Some(resume) = frame.resume(self.runtime) else { continue };
             if resume.context.sp() != from.sp()
                 && !explicit::is_above(self.thread, from.sp(), resume.context.sp())
