@@ -8,6 +8,7 @@ mod container;
 mod cores;
 mod counters;
 mod counters_collect;
+mod counters_export;
 mod counters_port;
 mod fake_runtime;
 mod leak_hunt;

@@ -22,11 +22,37 @@ pub struct Row {
     pub sample: Sample,
     /// The value before the last, for differences.
     pub previous: Option<Value>,
+    /// All samples since the board was made, added up: for sinks that want totals.
+    pub total: Total,
     /// When the last sample came in.
     pub received: Instant,
     /// The recent past, oldest first: when (UTC, nanoseconds since 1970), and what is worth a chart: the change of what
     /// only grows, the lowest quantile of a histogram, else the value.
     pub history: VecDeque<(i64, f64)>,
+}
+
+/// Samples of a series added up.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Total {
+    /// Of the increments of a rate or a counter.
+    pub increments: f64,
+    /// Of the numbers of measurements of a histogram.
+    pub count: i64,
+    /// Of the sums of these measurements.
+    pub sum: f64,
+}
+
+impl Total {
+    fn add(&mut self, value: &Value) {
+        match value {
+            Value::Gauge(_) => {}
+            Value::Change { increment, .. } => self.increments += increment.unwrap_or(0.0),
+            Value::Histogram { count, sum, .. } => {
+                self.count = self.count.saturating_add(count.unwrap_or(0));
+                self.sum += sum.unwrap_or(0.0);
+            }
+        }
+    }
 }
 
 impl Row {
@@ -120,12 +146,14 @@ impl Board {
         let row = self.rows.entry(Place(Arc::clone(&sample.series))).or_insert_with(|| Row {
             sample: sample.clone(),
             previous: None,
+            total: Total::default(),
             received: now,
             history: VecDeque::new(),
         });
         if row.received != now || row.sample.unix_nanos != sample.unix_nanos {
             row.previous = Some(std::mem::replace(&mut row.sample, sample.clone()).value);
         }
+        row.total.add(&sample.value);
         row.received = now;
         if row.history.len() == HISTORY {
             row.history.pop_front();

@@ -5,11 +5,13 @@
 //! * [`Board`] keeps the last state of every series, its recent past, and how late it is. No I/O, no clock.
 //! * [`session`] runs a session against a process (tokio) and always ends it.
 //! * [`os`] is what the operating system knows of the process.
+//! * [`export`] is what monitoring systems read: Prometheus, OpenMetrics, OTLP.
 //! * [`text`] is how all that looks as text.
 
 mod board;
 mod error;
 mod event_counters;
+pub mod export;
 mod facts;
 mod meters;
 mod model;
@@ -24,7 +26,7 @@ pub mod text;
 #[cfg(test)]
 mod tests;
 
-pub use board::{Board, Row};
+pub use board::{Board, Row, Total};
 pub use error::{Error, SelectionError};
 pub use facts::{Interval, SampleFacts, rfc3339};
 pub use model::Model;

@@ -15,6 +15,9 @@ use crate::tags::Tags;
 /// A target with more time series or instruments than this is not believed; its own limit is 1000 unless told more.
 const MOST: usize = 1_000_000;
 
+/// Instruments of `System.Runtime` that are declared as counters (.NET 9 and 10) and go up and down.
+const MISTYPED: [&str; 2] = ["dotnet.thread_pool.thread.count", "dotnet.thread_pool.queue.length"];
+
 /// What tells instruments apart: the runtime's number where it has one, else all that is known of the name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum InstrumentKey {
@@ -161,6 +164,9 @@ impl Meters {
         let message = || fields.text("errorMessage").to_owned();
         let kind = match event.kind.name.as_str() {
             "CounterRateValuePublished" if fields.0.get("value").is_none() => SeriesKind::Rate,
+            "CounterRateValuePublished" if MISTYPED.contains(&fields.text("instrumentName")) => {
+                SeriesKind::UpDownCounter
+            }
             "CounterRateValuePublished" => SeriesKind::Counter,
             "UpDownCounterRateValuePublished" => SeriesKind::UpDownCounter,
             "GaugeValuePublished" => SeriesKind::Gauge,

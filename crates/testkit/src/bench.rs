@@ -3,10 +3,12 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use xtask::bench::Bench;
+use xtask::run;
 use xtask::runtimes::{REGISTRY, Runtime};
 
 /// The bench directory (see `cargo xtask runtimes`).
@@ -19,6 +21,26 @@ pub fn bench() -> &'static Bench {
 #[track_caller]
 pub fn app(name: &str) -> PathBuf {
     must(xtask::apps::ensure(bench(), name), format_args!("no debuggee {name}"))
+}
+
+/// A folder with these packages of PyPI (`name==version`) for PYTHONPATH, installed once. `None`, with a visible skip,
+/// where they can't be had.
+pub fn python_packages(packages: &[&str]) -> Option<PathBuf> {
+    let dir = bench().path("python").join(packages.join("+").replace('=', "-"));
+    let install = |to: &Path| {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
+            .arg(to)
+            .args(packages);
+        run::quietly(&mut pip)
+    };
+    match bench().install(&dir, install) {
+        Ok(_) => Some(dir),
+        Err(error) => {
+            skip(format_args!("python packages {packages:?}: {}", error.to_string().trim_end()));
+            None
+        }
+    }
 }
 
 /// The value, or a panic that says what failed and why.

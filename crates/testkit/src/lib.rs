@@ -37,7 +37,7 @@ mod redact;
 mod target;
 mod transcript;
 
-pub use bench::{app, bench, must, one_per_major, runtime, runtimes, skip};
+pub use bench::{app, bench, must, one_per_major, python_packages, runtime, runtimes, skip};
 pub use command::{Dnd, Output, Running};
 pub use cores::{
     By, Core, CoreSpec, Kind, SharedCore, core, crash_core, kernel_cores, shared_core, shared_cores,

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::export::Scrape;
 use super::targets::{Arrival, Arrivals, Subject};
 use crate::error::{CliError, stdout_failed};
 
@@ -32,6 +33,8 @@ pub(super) struct Target {
     pub(super) board: Board,
     /// What became of it.
     pub(super) state: State,
+    /// When the watching began: UTC, nanoseconds since 1970.
+    pub(super) since: i64,
     probe: Option<Probe>,
 }
 
@@ -62,8 +65,8 @@ pub(super) trait Sink {
     /// Time has passed, or a target has changed its state.
     fn tick(&mut self, targets: &[Target]) -> io::Result<()>;
 
-    /// A key was pressed, or the terminal changed its size. Whether to go on.
-    fn terminal(&mut self, _targets: &[Target], _event: &TerminalEvent) -> io::Result<bool> {
+    /// Somebody wants something. Whether to go on.
+    fn input(&mut self, _targets: &[Target], _input: Input) -> io::Result<bool> {
         Ok(true)
     }
 
@@ -76,8 +79,17 @@ pub(super) trait Sink {
     }
 }
 
-/// Keys, and changes of the terminal's size.
-pub(super) type Keys = mpsc::UnboundedReceiver<io::Result<TerminalEvent>>;
+/// What comes from outside while processes are watched.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A key, a change of the terminal's size, or the end of the terminal.
+    Terminal(io::Result<TerminalEvent>),
+    /// A question of a monitoring system.
+    Scrape(Scrape),
+}
+
+/// Where inputs come from; its end is the end of the watching.
+pub(super) type Inputs = mpsc::UnboundedReceiver<Input>;
 
 /// Watches all that arrives, until something ends it. Gives the targets as they were at the end.
 ///
@@ -86,7 +98,7 @@ pub(super) async fn watch(
     arrivals: Arrivals,
     request: Request,
     duration: Option<Duration>,
-    mut keys: Option<Keys>,
+    mut inputs: Option<Inputs>,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Target>, CliError> {
     let mut signals = Signals::new()?;
@@ -129,10 +141,10 @@ pub(super) async fn watch(
                 Ok(false)
             }
             Some((index, message)) = messages.recv() => hub.message(index, message, sink),
-            event = next(&mut keys), if !stopping => match event {
-                Some(Ok(event)) => sink.terminal(&hub.targets, &event),
+            input = next(&mut inputs), if !stopping => match input {
                 // The terminal is gone: nobody is watching.
-                Some(Err(_)) | None => Ok(false),
+                Some(Input::Terminal(Err(_))) | None => Ok(false),
+                Some(input) => sink.input(&hub.targets, input),
             },
             () = &mut deadline, if !stopping => Ok(false),
             arrival = next(&mut more), if !stopping => {
@@ -221,6 +233,7 @@ impl Hub {
             probe,
             board: Board::new(request.interval, now),
             state: State::Starting,
+            since: super::unix_nanos_now(),
             subject,
         });
         self.sessions.spawn(async move {

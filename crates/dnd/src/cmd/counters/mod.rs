@@ -1,6 +1,8 @@
 //! `dnd counters`: arguments that its subcommands share, and the loop that serves them.
 
 mod collect;
+mod export;
+mod http;
 mod hub;
 mod json;
 mod lines;
@@ -21,9 +23,11 @@ use crate::error::CliError;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Show counters on a screen that refreshes itself
-    Monitor(monitor::Args),
+    Monitor(Box<monitor::Args>),
     /// Write counters to a file, or to standard output
-    Collect(collect::Args),
+    Collect(Box<collect::Args>),
+    /// Offer counters to Prometheus, or push them to an OpenTelemetry collector
+    Export(Box<export::Args>),
 }
 
 /// Runs a subcommand.
@@ -31,6 +35,7 @@ pub(crate) fn run(command: &Command) -> Result<(), CliError> {
     match command {
         Command::Monitor(args) => monitor::run(args),
         Command::Collect(args) => collect::run(args),
+        Command::Export(args) => export::run(args),
     }
 }
 

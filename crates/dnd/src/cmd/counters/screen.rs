@@ -8,7 +8,7 @@ use dnd_counters::session::End;
 use dnd_counters::text::{self, Process, Sort, Status, View};
 use dnd_counters::{Board, Update};
 
-use super::hub::{Keys, Sink, State, Target};
+use super::hub::{Input, Inputs, Sink, State, Target};
 use super::terminal::Terminal;
 use crate::error::{CliError, stdout_failed};
 
@@ -35,7 +35,7 @@ pub(super) struct Screen {
 
 impl Screen {
     /// Takes the terminal over. A single process is shown at once, several as a list first.
-    pub(super) fn open(deltas: bool, single: bool) -> Result<(Self, Option<Keys>), CliError> {
+    pub(super) fn open(deltas: bool, single: bool) -> Result<(Self, Option<Inputs>), CliError> {
         let terminal = Terminal::open().map_err(stdout_failed)?;
         let keys = terminal.keys();
         let screen = Self {
@@ -204,10 +204,11 @@ impl Sink for Screen {
         self.draw(targets)
     }
 
-    fn terminal(&mut self, targets: &[Target], event: &Event) -> io::Result<bool> {
+    fn input(&mut self, targets: &[Target], input: Input) -> io::Result<bool> {
+        let Input::Terminal(Ok(event)) = input else { return Ok(true) };
         match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => {
-                if !self.key(*key, targets) {
+                if !self.key(key, targets) {
                     return Ok(false);
                 }
             }

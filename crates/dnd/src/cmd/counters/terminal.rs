@@ -9,7 +9,7 @@ use crossterm::{cursor, event, queue, terminal};
 use dnd_counters::text::{Line, Style};
 use tokio::sync::mpsc;
 
-use super::hub::Keys;
+use super::hub::{Input, Inputs};
 
 /// How often the thread that waits for keys sees whether it is still wanted.
 const KEYS_WANTED: Duration = Duration::from_millis(200);
@@ -52,7 +52,7 @@ impl Terminal {
     }
 
     /// A thread that waits for keys; none when standard input is no terminal.
-    pub(super) fn keys(&self) -> Option<Keys> {
+    pub(super) fn keys(&self) -> Option<Inputs> {
         if !io::stdin().is_terminal() {
             return None;
         }
@@ -65,7 +65,7 @@ impl Terminal {
                     Err(error) => Err(error),
                 };
                 let failed = event.is_err();
-                if sender.send(event).is_err() || failed {
+                if sender.send(Input::Terminal(event)).is_err() || failed {
                     break;
                 }
             }
