@@ -41,40 +41,11 @@ fn the_document_is_true() {
             let Some(started) = Walk::start(app) else { return };
             walk.insert(started).target.stdout()
         } else {
-            without_stack_roots(&walk.as_mut().expect("a process").run(&step, &document))
+            walk.as_mut().expect("a process").run(&step, &document)
         };
         document.printed(&step, &printed);
     }
     document.close();
-}
-
-/// An answer of gcroot without the roots on stacks, which depend on the moment of the dump: a thread of the runtime that
-/// happens to hold a pointer to the static fields is such a root, too. Other text stays as it is.
-fn without_stack_roots(text: &str) -> String {
-    let mut kept = Vec::new();
-    let (mut in_thread, mut dropped) = (false, 0);
-    for line in text.lines() {
-        if line.starts_with("Thread ") && line.ends_with(':') {
-            in_thread = true;
-        } else if !line.starts_with(' ') && !line.is_empty() {
-            in_thread = false;
-        }
-        let count = line.strip_prefix("Found ").and_then(|rest| rest.strip_suffix(" unique roots."));
-        match count.and_then(|count| count.parse::<usize>().ok()) {
-            Some(count) => kept.push(format!("Found {} unique roots.", count - dropped)),
-            None if !in_thread => kept.push(line.to_owned()),
-            // A slot of a frame: eight blanks, and no step of a path.
-            None => {
-                let slot = line.strip_prefix("        ").is_some_and(|rest| !rest.starts_with(' '));
-                dropped += usize::from(slot);
-            }
-        }
-    }
-    let mut out = kept.join("\n");
-    if text.ends_with('\n') {
-        out.push('\n');
-    }
-    out
 }
 
 /// A process that leaks, and the folder where its owner works.
@@ -119,9 +90,12 @@ impl Walk {
             "dnd dump analyze" => self.dnd().args(["dump", "analyze"]).run().stderr,
             command if command.starts_with("for i in $(seq ") => self.visit(command),
             "screen" => {
-                let monitor = self.monitor.take().expect("a monitor");
-                monitor
-                    .wait_until(|text| text.lines().any(|l| heap(l) >= LEAKED) && document.shows(step, text))
+                let mut monitor = self.monitor.take().expect("a monitor");
+                let text = monitor
+                    .wait_until(|text| text.lines().any(|l| heap(l) >= LEAKED) && document.shows(step, text));
+                monitor.keys("q");
+                assert!(monitor.wait_end().success());
+                text
             }
             command => {
                 let arguments = words(command.strip_prefix("dnd ").unwrap_or_else(|| panic!("`{command}`?")));

@@ -16,6 +16,8 @@
 //! locks/ tmp/
 //! ```
 
+use std::path::{Path, PathBuf};
+
 pub mod apps;
 pub mod bench;
 pub mod bundle;
@@ -29,7 +31,12 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// What tasks return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The checkout this was compiled from.
-pub fn workspace() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Into::into).unwrap_or_default()
+/// The checkout: that of the package which cargo runs or tests, else the one this was compiled from. (Checkouts that
+/// share a target directory share what was compiled as well, so the latter may be another one.)
+pub fn workspace() -> PathBuf {
+    let run = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let checkout =
+        |dir: &Path| dir.ancestors().find(|dir| dir.join("xtask/Cargo.toml").is_file()).map(Into::into);
+    let compiled = Path::new(env!("CARGO_MANIFEST_DIR"));
+    run.and_then(|dir| checkout(&dir)).or_else(|| checkout(compiled)).unwrap_or_default()
 }

@@ -128,6 +128,8 @@ impl Transcript {
     pub fn close(mut self) {
         assert_eq!(self.next_step(), None, "not all of the document was run");
         if self.update {
+            // Which checkout is meant, cargo tells.
+            assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "UPDATE works with `cargo test` only");
             must(fs::write(&self.path, self.renewed.join("\n") + "\n"), self.path.display());
             return;
         }

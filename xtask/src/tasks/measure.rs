@@ -40,33 +40,32 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     println!("| command | cores | wall | user+sys | peak RSS | anonymous | objects/s |");
     println!("|---|---|---|---|---|---|---|");
 
-    let order = first_word(&dnd, &big.path, "dumpheap -type Big.Order -short")?;
-    let line = first_word(&dnd, &big.path, "dumpheap -type Big.Line -short")?;
     let line_mt = method_table(&dnd, &big.path, "Big.Line")?;
+    let order_mt = method_table(&dnd, &big.path, "Big.Order")?;
+    let line = middle_address(&dnd, &big.path, &format!("dumpheap -mt {line_mt} -short"))?;
+    let order = middle_address(&dnd, &big.path, &format!("dumpheap -mt {order_mt} -short"))?;
+    let dead = middle_address(&dnd, &big.path, "dumpheap -dead -short -type System.String")?;
     let root = format!("gcroot {order}");
+    let no_root = format!("gcroot {dead}");
     let rows = format!("dumpheap -mt {line_mt}");
     let object = format!("dumpobj {line}");
-    let measured: [(&Path, &str, u64); 9] = [
-        (&big.path, "dumpheap -stat", big.objects),
-        (&big.path, &root, big.objects),
-        (&big.path, "dumpheap -live -stat", big.objects),
-        (&big.path, &rows, big.objects),
-        (&big.path, "dumpheap -strings", big.objects),
-        (&big.path, &object, 0),
-        (&small.path, "dumpheap -stat", 0),
-        (&small.path, "eeversion", 0),
-        (Path::new(""), "ps", 0),
+    let measured: [(&Path, &str, &str, u64); 10] = [
+        (&big.path, "dumpheap -stat", "", big.objects),
+        (&big.path, &root, " (an order in the middle)", 0),
+        (&big.path, &no_root, " (dead)", big.objects),
+        (&big.path, "dumpheap -live -stat", "", big.objects),
+        (&big.path, &rows, "", big.objects),
+        (&big.path, "dumpheap -strings", "", big.objects),
+        (&big.path, &object, "", 0),
+        (&small.path, "dumpheap -stat", " (a small core)", 0),
+        (&small.path, "eeversion", " (a small core)", 0),
+        (Path::new(""), "ps", " (live)", 0),
     ];
     let one_core = run::exists("taskset");
-    for (core, what, objects) in measured {
+    for (core, what, note, objects) in measured {
         if !args.iter().all(|part| what.contains(part.as_str())) {
             continue;
         }
-        let label = match core {
-            core if core == big.path => "",
-            core if core == small.path => " (a small core)",
-            _ => " (live)",
-        };
         for cores in if one_core { &["1", "all"][..] } else { &["all"] } {
             let mut words =
                 if *cores == "1" { vec!["taskset".into(), "-c".into(), "0".into()] } else { Vec::new() };
@@ -99,8 +98,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
                 format!("{:.1} M", per_second(objects, wall) / 1e6)
             };
             println!(
-                "| `{what}`{} | {cores} | {:.3} s | {:.2} s | {} MB | {} MB | {rate} |",
-                label,
+                "| `{what}`{note} | {cores} | {:.3} s | {:.2} s | {} MB | {} MB | {rate} |",
                 wall.as_secs_f64(),
                 once.cpu.as_secs_f64(),
                 once.peak_kb / 1000,
@@ -200,14 +198,13 @@ fn measure(mut command: Command) -> Result<Once> {
     }
 }
 
-/// The first word that `dnd` prints for a command whose output is a list of addresses.
-fn first_word(dnd: &Path, core: &Path, what: &str) -> Result<String> {
+/// The address in the middle of the list that `dnd` prints for a command.
+fn middle_address(dnd: &Path, core: &Path, what: &str) -> Result<String> {
     let text = run::output(Command::new(dnd).args(["dump", "analyze"]).arg(core).args(["-c", what]))?;
     let address = |word: &&str| word.len() >= 8 && word.chars().all(|c| c.is_ascii_hexdigit());
-    text.split_whitespace()
-        .find(address)
-        .map(Into::into)
-        .ok_or_else(|| format!("`{what}` lists no address").into())
+    let all: Vec<&str> = text.split_whitespace().filter(address).collect();
+    let middle = all.get(all.len() / 2).ok_or_else(|| format!("`{what}` lists no address"))?;
+    Ok((*middle).to_owned())
 }
 
 /// The MT column of a type's row in `dumpheap -stat`.
