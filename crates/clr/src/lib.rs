@@ -54,4 +54,4 @@ pub use syncblocks::{SyncBlock, SyncBlocks};
 pub use types::{MethodTable, References};
 pub use typetable::Slot;
 pub use version::{Version, VersionSource};
-pub use walk::{Damage, Object, Statistics};
+pub use walk::{Damage, LARGE_FREE, Object, Statistics};

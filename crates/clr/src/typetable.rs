@@ -87,6 +87,12 @@ impl Slot {
         u64::from(self.base_size) + u64::from(self.component_size) * u64::from(components)
     }
 
+    /// Whether this is the type of free space: the first that a table is given.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.ordinal == 0
+    }
+
     /// Adds what another walk counted of the same type.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.count += other.count;

@@ -199,10 +199,10 @@ impl Query {
             // Counting is what the engine does by itself, on all processors and without a look at each object here.
             None if plain => {
                 let counted = call.runtime().count(&self.segments, threads(), call.progress())?;
-                self.statistics(call, counted.types, &counted.damage)
+                self.statistics(call, counted.types, counted.large_free, &counted.damage)
             }
             Some((reached, true)) if plain && whole => {
-                self.statistics(call, reached.types.clone(), &Damage::default())
+                self.statistics(call, reached.types.clone(), Vec::new(), &Damage::default())
             }
             _ => self.list(call, filter, reached),
         }
@@ -212,10 +212,12 @@ impl Query {
         &self,
         call: &mut Call<'_, '_>,
         mut types: Vec<Slot>,
+        large_free: Vec<(u64, u64)>,
         damage: &Damage,
     ) -> Result<Flow, Error> {
         types.sort_by_key(|slot| slot.first);
         let mut listing = Listing::begin(call, "dumpheap", 1, self.show);
+        listing.large_free = large_free;
         for slot in &types {
             listing.tally.add(slot.table, slot.count, slot.bytes + slot.padding);
         }
@@ -261,7 +263,13 @@ impl Query {
             call.note(hint);
         }
         match texts {
-            None => listing.end(call, self.by_count)?,
+            None => {
+                if !filter.is_all() || reached.is_some() {
+                    // What stands behind a block may have been filtered out.
+                    listing.large_free.clear();
+                }
+                listing.end(call, self.by_count)?;
+            }
             Some(texts) => texts.end(call, &listing, self.by_count)?,
         }
         finish(&damage)

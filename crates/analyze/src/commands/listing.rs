@@ -2,10 +2,11 @@
 //!
 //! Rows are written as they come; only the counts by type are kept.
 
-use dnd_clr::{Object, Runtime};
+use dnd_clr::{LARGE_FREE, Object, Runtime};
 use dnd_contract::Addr;
 use rustc_hash::FxHashMap;
 
+use super::fragments;
 use crate::error::Error;
 use crate::inspect::display_name;
 use crate::out::Out;
@@ -81,6 +82,8 @@ pub(crate) struct Listing {
     format: Format,
     free: u64,
     pub(crate) tally: Tally,
+    /// Large free blocks, by address; listed at the end.
+    pub(crate) large_free: Vec<(u64, u64)>,
     rows: u64,
 }
 
@@ -92,6 +95,7 @@ impl Listing {
             format: call.format,
             free: call.runtime().free().address,
             tally: Tally::default(),
+            large_free: Vec::new(),
             rows: 0,
         };
         if call.format == Format::Json {
@@ -106,6 +110,9 @@ impl Listing {
         // An empty string is smaller than the smallest object; what it takes up is what counts here.
         let object = Object { size: object.size.max(MIN_SIZE), ..*object };
         self.tally.add(object.table, 1, object.size);
+        if object.size >= LARGE_FREE && object.table == self.free {
+            self.large_free.push((object.address, object.size));
+        }
         if self.show != Show::Statistics {
             self.write_row(out, &object);
         }
@@ -155,20 +162,28 @@ impl Listing {
     /// Writes the statistics and ends the answer.
     pub(crate) fn end(self, call: &mut Call<'_, '_>, by_count: bool) -> Result<(), Error> {
         self.end_rows(call);
-        let statistics = (self.show != Show::Addresses).then(|| self.tally.lines(call.runtime(), by_count));
-        match self.format {
-            Format::Text => {
-                if let Some(statistics) = statistics {
+        if self.show != Show::Addresses {
+            let runtime = call.runtime();
+            let statistics = self.tally.lines(runtime, by_count);
+            let fragments = fragments::of(runtime, &self.large_free);
+            match self.format {
+                Format::Text => {
                     statistics.text(&mut call.out);
+                    if !fragments.is_empty() {
+                        fragments::text(&fragments, &mut call.out);
+                    }
                 }
-            }
-            Format::Json => {
-                if let Some(statistics) = statistics {
+                Format::Json => {
                     call.json_field("statistics", &statistics)?;
+                    if !fragments.is_empty() {
+                        call.json_field("fragmented", &fragments)?;
+                    }
                 }
-                call.json_notes()?;
-                call.out.line("}");
             }
+        }
+        if self.format == Format::Json {
+            call.json_notes()?;
+            call.out.line("}");
         }
         call.out.check()?;
         Ok(())

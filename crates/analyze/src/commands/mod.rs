@@ -9,6 +9,7 @@ pub(crate) mod eeheap;
 pub(crate) mod exception;
 pub(crate) mod fields;
 pub(crate) mod finalize;
+mod fragments;
 pub(crate) mod gcroot;
 pub(crate) mod gcwhere;
 pub(crate) mod handles;

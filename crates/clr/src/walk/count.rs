@@ -30,9 +30,14 @@ const CUT_TRIES: u64 = 4096;
 pub struct Statistics {
     /// Types, in no order.
     pub types: Vec<Slot>,
+    /// Free blocks of at least [`LARGE_FREE`] bytes, by address: (address, size).
+    pub large_free: Vec<(u64, u64)>,
     /// What could not be counted.
     pub damage: Damage,
 }
+
+/// A free block as large as this is worth a line of its own (`FragmentationBlockMinSize` of SOS).
+pub const LARGE_FREE: u64 = 512 << 10;
 
 /// A part of a segment.
 #[derive(Clone, Copy)]
@@ -106,14 +111,17 @@ fn count_parts<'r>(
     });
     let mut merged: rustc_hash::FxHashMap<u64, Slot> = rustc_hash::FxHashMap::default();
     let mut damage = Damage::default();
+    let mut large_free = Vec::new();
     for walker in done {
         let walker = walker?;
         damage.merge(&walker.damage);
+        large_free.extend_from_slice(&walker.large_free);
         for slot in walker.types.types() {
             merged.entry(slot.table).and_modify(|all| all.merge(slot)).or_insert(*slot);
         }
     }
-    let statistics = Statistics { types: merged.into_values().collect(), damage };
+    large_free.sort_unstable();
+    let statistics = Statistics { types: merged.into_values().collect(), large_free, damage };
     Ok((!wrong_cut.into_inner()).then_some(statistics))
 }
 
@@ -127,11 +135,11 @@ impl<'r> Walker<'r> {
             {
                 lanes.push((part, self.cursor(part.segment, part.start, part.stop)));
             }
-            let types = &mut self.types;
+            let (types, large) = (&mut self.types, &mut self.large_free);
             let stuck = match <&mut [_; LANES]>::try_from(lanes.as_mut_slice()) {
                 Ok(all) => 'stuck: loop {
                     for (number, (_, cursor)) in all.iter_mut().enumerate() {
-                        if !step(cursor, types) {
+                        if !step(cursor, types, large) {
                             break 'stuck number;
                         }
                     }
@@ -139,7 +147,7 @@ impl<'r> Walker<'r> {
                 // The last parts of all, one after the other.
                 Err(_) => {
                     if let Some((_, cursor)) = lanes.first_mut() {
-                        while step(cursor, types) {}
+                        while step(cursor, types, large) {}
                     }
                     0
                 }
@@ -150,6 +158,9 @@ impl<'r> Walker<'r> {
                 Look::Object(address, index, size) => {
                     if let Some(slot) = self.types.slot_mut(index) {
                         slot.add(address, size);
+                        if size >= LARGE_FREE && slot.is_free() {
+                            self.large_free.push((address, size));
+                        }
                     }
                 }
                 Look::End => {
@@ -185,10 +196,13 @@ impl<'r> Walker<'r> {
 
 /// Counts the next object; `false` when a look around is needed first.
 #[inline(always)]
-fn step(cursor: &mut Cursor<'_>, types: &mut TypeTable) -> bool {
+fn step(cursor: &mut Cursor<'_>, types: &mut TypeTable, large: &mut Vec<(u64, u64)>) -> bool {
     match cursor.window.next(types) {
         Some((address, slot, size)) => {
             slot.add(address, size);
+            if size >= LARGE_FREE && slot.is_free() {
+                large.push((address, size));
+            }
             true
         }
         None => false,

@@ -21,8 +21,8 @@ use crate::progress::Progress;
 use crate::types::{MIN_OBJECT, MethodTable};
 use crate::typetable::{Slot, TypeTable};
 
-pub use count::Statistics;
 pub(crate) use count::count;
+pub use count::{LARGE_FREE, Statistics};
 
 /// Bytes walked between two looks at the cancel flag.
 const WINDOW: u64 = 1 << 20;
@@ -81,6 +81,8 @@ pub(crate) struct Walker<'r> {
     progress: &'r Progress,
     pub(crate) types: TypeTable,
     pub(crate) damage: Damage,
+    /// Free blocks of at least [`LARGE_FREE`] bytes that were counted.
+    large_free: Vec<(u64, u64)>,
 }
 
 /// Where a walk is: objects are taken out of the window until a look around is needed.
@@ -147,7 +149,7 @@ impl<'r> Walker<'r> {
     ) -> Self {
         let mut types = TypeTable::new();
         types.insert_trusted(free);
-        Self { target, layout, heap, progress, types, damage: Damage::default() }
+        Self { target, layout, heap, progress, types, damage: Damage::default(), large_free: Vec::new() }
     }
 
     /// Calls `visit` for every object of `segment` with (address, its type's slot, its size).
