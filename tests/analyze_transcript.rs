@@ -342,6 +342,27 @@ fn static_fields_have_their_own_names() {
     assert_eq!(path.len(), 4, "{answer}");
 }
 
+#[test]
+fn merged_stacks() {
+    all_same(&["pstacks", "parallelstacks -a"], 2, |_, theirs, ours| (theirs, ours));
+}
+
+#[test]
+fn words_of_the_stack() {
+    let Some(core) = modern() else { return };
+    let answer = Dnd::new(DND).args(["dump", "analyze"]).arg(&core.path).args(["-c", "dso -conservative"]);
+    let ours: Vec<String> = answer.run().success().lines().map(str::to_owned).collect();
+    for pair in pairs(&core, &["dso", "dumpstackobjects"]) {
+        let theirs: Vec<String> =
+            pair.theirs.iter().map(|line| line.replace("String<*>", "String[*]")).collect();
+        same(&pair.command, &plain(&theirs), &plain(&ours));
+        // Less is live than lies about.
+        let live: BTreeSet<String> = plain(&pair.ours).into_iter().collect();
+        let live = live.iter().filter(|line| !line.contains("(interior)")).count();
+        assert!(live > 50 && live < ours.len(), "{live} of {}", ours.len());
+    }
+}
+
 /// What `clrstack` can be held to: dotnet-dump's lines without source lines, and without the instruction pointer beside a
 /// frame of the runtime behind the last managed one, which dotnet-dump unwinds native code further for.
 fn stack_lines(lines: &[String]) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod analyze_repl;
+mod analyze_stacks;
 mod analyze_transcript;
 mod collect;
 mod container;

@@ -447,7 +447,7 @@ impl<'t> Runtime<'t> {
             StackRoots::None => {}
             StackRoots::Conservative => {
                 let threads: Vec<&Thread> = self.threads()?.threads.iter().collect();
-                roots.extend(conservative::roots(self, &threads, progress)?);
+                roots.extend(self.conservative_stack_roots(&threads, progress)?);
             }
             StackRoots::Exact => roots.extend_from_slice(&self.exact_stack_roots(progress)?.roots),
         }
@@ -465,6 +465,19 @@ impl<'t> Runtime<'t> {
         // A cancelled search is not kept.
         let found = stack::collect_roots(self, progress)?;
         Ok(self.stack_roots.get_or_init(|| found))
+    }
+
+    /// What every word of some threads' stacks and every register of theirs may refer to, thread by thread, registers
+    /// first, then by address.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], those of the heap.
+    pub fn conservative_stack_roots(
+        &self,
+        threads: &[&Thread],
+        progress: &Progress,
+    ) -> Result<Vec<Root>, Error> {
+        conservative::roots(self, threads, progress)
     }
 
     fn setting<'r>(
