@@ -16,7 +16,12 @@ const TASKS: &[(&str, Task, &str)] = &[
         tasks::test::run,
         "fetch runtimes, compile debuggees, run all tests: [arguments of the test runner]",
     ),
-    ("ci", tasks::test::ci, "what a change must pass: formatting, lints, all tests"),
+    (
+        "ci",
+        tasks::test::ci,
+        "what a change must pass: formatting, lints, all tests, a minute of each fuzz target",
+    ),
+    ("fuzz", tasks::fuzz::run, "fuzz the readers of foreign bytes: [--seconds N] [targets]"),
     (
         "runtimes",
         tasks::bench::runtimes,

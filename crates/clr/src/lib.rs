@@ -18,6 +18,9 @@ mod exceptions;
 mod field_types;
 mod fields;
 mod finalizer;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gc;
 mod handles;
 mod heap;

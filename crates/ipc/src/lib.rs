@@ -15,6 +15,9 @@ mod commands;
 pub mod discovery;
 mod endpoint;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod procfs;
 mod reverse;
 mod session;

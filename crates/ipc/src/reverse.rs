@@ -149,7 +149,7 @@ async fn advertise(stream: &mut UnixStream) -> Option<([u8; 16], u32)> {
 }
 
 /// Cookie and pid of an advertise message.
-fn parse(message: &[u8; ADVERTISE_LEN]) -> Option<([u8; 16], u32)> {
+pub(crate) fn parse(message: &[u8; ADVERTISE_LEN]) -> Option<([u8; 16], u32)> {
     let (magic, rest) = message.split_first_chunk::<8>()?;
     let (cookie, rest) = rest.split_first_chunk::<16>()?;
     let (pid, _) = rest.split_first_chunk::<8>()?;

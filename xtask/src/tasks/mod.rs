@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod dist;
+pub(crate) mod fuzz;
 pub(crate) mod measure;
 pub(crate) mod test;
 

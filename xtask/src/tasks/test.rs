@@ -60,7 +60,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Formatting, lints, tests.
+/// Formatting, lints, tests, fuzzing.
 pub(crate) fn ci(_: &[String]) -> Result<()> {
     for words in [
         &["fmt", "--all", "--check"][..],
@@ -71,7 +71,8 @@ pub(crate) fn ci(_: &[String]) -> Result<()> {
         say(&format!("$ {}", run::shown(&command)));
         run::loudly(&mut command)?;
     }
-    run(&[])
+    run(&[])?;
+    super::fuzz::ci()
 }
 
 /// The cargo that runs this, in the workspace.

@@ -48,7 +48,7 @@ pub(crate) struct Funclet {
 }
 
 /// A clause: offsets from the method's first instruction.
-struct Clause {
+pub(crate) struct Clause {
     flags: u32,
     tried: u32,
     handler: u32,
@@ -82,7 +82,7 @@ impl Runtime<'_> {
 
 /// The number of clauses stands in front; clauses of 32 bytes follow a header of 8: flags, begin and end of what is tried,
 /// begin and end of the handler, 4 bytes of padding, offset of the filter.
-fn jit_clauses(memory: &dyn Memory, at: u64) -> Result<Vec<Clause>, Error> {
+pub(crate) fn jit_clauses(memory: &dyn Memory, at: u64) -> Result<Vec<Clause>, Error> {
     let what = "the exception clauses of a method";
     if at == 0 {
         return Ok(Vec::new());
@@ -99,7 +99,7 @@ fn clause(memory: &dyn Memory, at: u64, filter: u64) -> Result<Clause, Error> {
     Ok(Clause { flags: half(0)?, tried: half(4)?, handler: half(12)?, filter: half(filter)? })
 }
 
-fn r2r_clauses(memory: &dyn Memory, image: u64, method: u32) -> Result<Vec<Clause>, Error> {
+pub(crate) fn r2r_clauses(memory: &dyn Memory, image: u64, method: u32) -> Result<Vec<Clause>, Error> {
     let what = "the exception clauses of a ReadyToRun method";
     let Some((table, bytes)) = exception_table(memory, image)? else { return Ok(Vec::new()) };
     // Sorted (method, clauses); the clauses of a method end where the next one's begin.

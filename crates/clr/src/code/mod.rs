@@ -9,10 +9,10 @@
 //! `ReadyToRunJitManager`), `vm/hash.h` (`HashMap`), `vm/readytoruninfo.h`, `inc/nibblemapmacros.h`,
 //! `docs/design/datacontracts/ExecutionManager.md`.
 
-mod clauses;
+pub(crate) mod clauses;
 mod jit;
 mod method;
-mod nibble;
+pub(crate) mod nibble;
 mod r2r;
 mod ranges;
 mod signature;

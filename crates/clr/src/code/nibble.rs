@@ -14,7 +14,7 @@ const WORD_CODE: u64 = 256;
 const MAX_WORDS: u64 = 1 << 20;
 
 /// Start of the last method that begins at or before `ip`. `base` is what offsets count from, `map` the words.
-pub(super) fn find(
+pub(crate) fn find(
     memory: &dyn Memory,
     ip: u64,
     base: u64,

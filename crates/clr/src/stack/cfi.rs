@@ -29,7 +29,7 @@ type Bytes<'b> = EndianSlice<'b, LittleEndian>;
 
 /// Where an image's table of functions is.
 #[derive(Debug, Clone, Copy)]
-struct Table {
+pub(crate) struct Table {
     header: u64,
     count: u32,
 }
@@ -76,7 +76,8 @@ impl UnwindTables {
         {
             return *table;
         }
-        let table = table(target, base);
+        let image = ElfImage::at(target, base).ok();
+        let table = image.and_then(|image| table_at(target, image.eh_frame_hdr()?.start));
         if let Ok(mut tables) = self.tables.lock() {
             tables.insert(base, table);
         }
@@ -109,22 +110,20 @@ fn mappings(target: &dyn Target) -> Vec<(u64, u64, u64)> {
 
 /// `.eh_frame_hdr`: version, three encodings, pointer to `.eh_frame`, number of entries, entries of two offsets from the
 /// header. Linkers write only these encodings: 4-byte pointers, and 4-byte offsets from the header.
-fn table(target: &dyn Target, base: u64) -> Option<Table> {
+pub(crate) fn table_at(memory: &dyn Memory, header: u64) -> Option<Table> {
     const UDATA4: u8 = 0x03;
     const DATAREL_SDATA4: u8 = 0x3b;
-    let image = ElfImage::at(target, base).ok()?;
-    let header = image.eh_frame_hdr()?.start;
     let mut encodings = [0; 4];
-    target.read(header, &mut encodings).ok()?;
+    memory.read(header, &mut encodings).ok()?;
     let [version, pointer, count, table] = encodings;
     if version != 1 || !matches!(pointer & 0xf, 0x3 | 0xb) || count != UDATA4 || table != DATAREL_SDATA4 {
         return None;
     }
-    Some(Table { header, count: target.u32(header.wrapping_add(8)).ok()? })
+    Some(Table { header, count: memory.u32(header.wrapping_add(8)).ok()? })
 }
 
 /// Address of the description of the function around `pc`.
-fn function(memory: &dyn Memory, table: Table, pc: u64) -> Option<u64> {
+pub(crate) fn function(memory: &dyn Memory, table: Table, pc: u64) -> Option<u64> {
     let place = |at: u64| -> Option<u64> {
         let offset = memory.u32(table.header.wrapping_add(at)).ok()?.cast_signed();
         Some(table.header.wrapping_add(i64::from(offset).cast_unsigned()))
@@ -145,7 +144,7 @@ fn entry(memory: &dyn Memory, at: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn step(memory: &dyn Memory, context: &Context, fde: u64, pc: u64) -> Option<Caller> {
+pub(crate) fn step(memory: &dyn Memory, context: &Context, fde: u64, pc: u64) -> Option<Caller> {
     // A section of two entries: the one that is shared, then the function's, as if it lay where it does.
     let function = entry(memory, fde)?;
     let back = memory.u32(fde.wrapping_add(4)).ok()?;

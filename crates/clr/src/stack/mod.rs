@@ -8,14 +8,14 @@
 //! Sources: `vm/stackwalk.cpp`, `vm/frames.h`, `vm/eetwain.cpp`, `vm/gcinfodecoder.cpp` of dotnet/runtime v8.0.0 to v10.0.14
 //! and dotnet/coreclr v3.1.23; each file names its own.
 
-mod cfi;
+pub(crate) mod cfi;
 mod context;
 mod explicit;
 mod gc_info;
 mod references;
 mod roots;
-mod unwind_arm64;
-mod unwind_x64;
+pub(crate) mod unwind_arm64;
+pub(crate) mod unwind_x64;
 mod walk;
 
 use serde::Serialize;
