@@ -14,6 +14,7 @@ mod counters_port;
 mod fake_runtime;
 mod leak_hunt;
 mod ps;
+mod source_lines;
 mod stacks;
 
 /// The binary under test.

@@ -1,5 +1,6 @@
 // No debuggee but an oracle: prints what System.Reflection.Metadata, the runtime's own reader, finds in an assembly.
 // usage: Metadata FILE.dll        one line per row, fields separated by tabs
+//        Metadata pdb FILE.dll    lines and locals of its methods, from the PDB inside the assembly or beside it
 using System;
 using System.Collections.Immutable;
 using System.IO;
@@ -67,8 +68,31 @@ static class Program
 {
     static string Hex(MetadataReader md, BlobHandle b) => string.Concat(md.GetBlobBytes(b).Select(x => x.ToString("x2")));
 
+    static int Pdb(string path)
+    {
+        using var pe = new PEReader(File.OpenRead(path));
+        using var o = new StreamWriter(Console.OpenStandardOutput(), new UTF8Encoding(false), 1 << 16);
+        if (!pe.TryOpenAssociatedPortablePdb(path, File.OpenRead, out var provider, out _)) return 1;
+        var md = provider.GetMetadataReader();
+        o.Write("id\t" + string.Concat(md.DebugMetadataHeader.Id.Select(b => b.ToString("x2"))) + "\n");
+        foreach (var h in md.MethodDebugInformation)
+        {
+            int row = MetadataTokens.GetRowNumber(h);
+            foreach (var p in md.GetMethodDebugInformation(h).GetSequencePoints())
+            {
+                var at = p.IsHidden ? "hidden" : p.StartLine + "," + p.StartColumn;
+                o.Write($"point\t{row}\t{p.Offset}\t{md.GetString(md.GetDocument(p.Document).Name)}\t{at}\n");
+            }
+            foreach (var scope in md.GetLocalScopes(h).Select(md.GetLocalScope))
+                foreach (var v in scope.GetLocalVariables().Select(md.GetLocalVariable))
+                    o.Write($"local\t{row}\t{scope.StartOffset}\t{scope.Length}\t{v.Index}\t{md.GetString(v.Name)}\n");
+        }
+        return 0;
+    }
+
     static int Main(string[] args)
     {
+        if (args[0] == "pdb") return Pdb(args[1]);
         using var pe = new PEReader(File.OpenRead(args[0]));
         using var o = new StreamWriter(Console.OpenStandardOutput(), new UTF8Encoding(false), 1 << 16);
         var md = pe.GetMetadataReader();

@@ -1,7 +1,8 @@
 //! The debuggees of tests/apps, compiled with the Roslyn of the 3.1 SDK running on .NET 8.
 //!
 //! They are compiled for .NET Core 3.1 (C# 8) and roll forward to whatever runtime they are started on. A source with
-//! a line `// references: 8.0.4` is compiled against that runtime's own assemblies instead, for API that 3.1 lacks.
+//! a line `// references: 8.0.4` is compiled against that runtime's own assemblies instead, for API that 3.1 lacks; one
+//! with a line `// debug: embedded` has its PDB inside, the others beside them; one with `// optimize: no` is a debug build.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -44,7 +45,7 @@ fn hash(source: &str) -> u64 {
 
 fn compile(bench: &Bench, name: &str, source: &Path, text: &str, to: &Path) -> Result<()> {
     let own = text.lines().find_map(|line| line.strip_prefix("// references: "));
-    csc(bench, source, &references(bench, own)?, &to.join(format!("{name}.dll")))?;
+    csc(bench, source, text, &references(bench, own)?, &to.join(format!("{name}.dll")))?;
     let (tfm, version) = if own.is_some() { ("net8.0", "8.0.0") } else { ("netcoreapp3.1", "3.1.0") };
     let framework = if text.contains("Microsoft.AspNetCore") { "AspNetCore" } else { "NETCore" };
     let config = format!(
@@ -55,14 +56,17 @@ fn compile(bench: &Bench, name: &str, source: &Path, text: &str, to: &Path) -> R
     Ok(fs::write(to.join(format!("{name}.runtimeconfig.json")), config)?)
 }
 
-fn csc(bench: &Bench, source: &Path, references: &[PathBuf], assembly: &Path) -> Result<()> {
+fn csc(bench: &Bench, source: &Path, text: &str, references: &[PathBuf], assembly: &Path) -> Result<()> {
     let runtime = Runtime::find(bench, "8.0.4").filter(|_| bench.path(SDK).is_dir());
     let runtime = runtime.ok_or("the bench has no compiler: run `cargo xtask runtimes`")?;
     let mut command = runtime.dotnet();
     command.args(["exec", "--fx-version", &runtime.version]);
     command.arg(bench.path(SDK).join("Roslyn/bincore/csc.dll"));
-    command.args(["-nologo", "-noconfig", "-nostdlib", "-deterministic", "-optimize+", "-unsafe"]);
-    command.args(["-debug:portable", "-langversion:8", "-warnaserror+"]);
+    command.args(["-nologo", "-noconfig", "-nostdlib", "-deterministic", "-unsafe"]);
+    let set = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+    command.arg(if set("// optimize: ") == Some("no") { "-optimize-" } else { "-optimize+" });
+    let debug = set("// debug: ").unwrap_or("portable");
+    command.arg(format!("-debug:{debug}")).args(["-langversion:8", "-warnaserror+"]);
     // In a response file: hundreds of them would drown the compiler's message in that of the failed command.
     let scratch = bench.scratch("references")?;
     let list = scratch.path().join("references.rsp");
@@ -99,7 +103,7 @@ pub fn ensure_single_file(bench: &Bench, name: &str) -> Result<PathBuf> {
         let own = entries.iter().find(|entry| entry.path == OWN);
         let own = own.ok_or_else(|| format!("the bundle has no {OWN}"))?;
         let assembly = scratch.path().join(OWN);
-        csc(bench, &source, &references, &assembly)?;
+        csc(bench, &source, &text, &references, &assembly)?;
         let single_file = to.join(name);
         fs::write(&single_file, bundle::replaced(&program, own, &fs::read(assembly)?))?;
         Ok(fs::set_permissions(single_file, Permissions::from_mode(0o755))?)

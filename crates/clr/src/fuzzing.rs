@@ -2,8 +2,9 @@
 
 use dnd_memory::{Arch, Memory};
 
-use crate::code::{clauses, nibble};
+use crate::code::{clauses, debug, nibble};
 use crate::stack::{Context, cfi, unwind_arm64, unwind_x64};
+pub use debug::DebugInfoForm;
 
 /// Start of the method around `ip` by a nibble map, whose words may lead to the start since .NET 10.
 #[must_use]
@@ -49,4 +50,16 @@ pub fn native_caller(memory: &dyn Memory, context: &Context, header: u64) -> Opt
 #[must_use]
 pub fn described_caller(memory: &dyn Memory, context: &Context, function: u64) -> Option<Context> {
     Some(cfi::step(memory, context, function, context.ip)?.context)
+}
+
+/// Numbers of pieces and variables that the debug info at an address has.
+#[must_use]
+pub fn debug_info(memory: &dyn Memory, at: u64, form: DebugInfoForm) -> Option<(usize, usize)> {
+    debug::counts(memory, at, form)
+}
+
+/// The debug info of a method by the array at offset 0 of an image.
+#[must_use]
+pub fn array_element(memory: &dyn Memory, image: u64, index: u32) -> Option<u32> {
+    debug::in_array(memory, image, 0, index).ok().flatten()
 }

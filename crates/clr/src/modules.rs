@@ -47,6 +47,8 @@ pub struct Module<'t> {
     /// Why there is no metadata.
     pub problem: Option<String>,
     metadata: Option<Cow<'t, [u8]>>,
+    /// The image that its metadata is in: address, and how its bytes lie.
+    pub(crate) image: Option<(u64, PeLayout)>,
 }
 
 impl Module<'_> {
@@ -67,9 +69,9 @@ impl Module<'_> {
 }
 
 /// An image in a target's memory.
-struct InMemory<'m> {
-    memory: &'m dyn Memory,
-    base: u64,
+pub(crate) struct InMemory<'m> {
+    pub(crate) memory: &'m dyn Memory,
+    pub(crate) base: u64,
 }
 
 impl Source for InMemory<'_> {
@@ -90,6 +92,7 @@ pub(crate) fn read<'t>(target: &'t dyn Target, layout: &Layout, address: u64) ->
         dynamic: false,
         problem: None,
         metadata: None,
+        image: None,
     };
     if let Err(error) = fill(target, layout, &mut module) {
         module.problem = Some(error);
@@ -138,7 +141,7 @@ fn fill<'t>(target: &'t dyn Target, layout: &Layout, module: &mut Module<'t>) ->
     }
     from_image(target, l.image_layouts, image, module)?;
     if let Err(problem) = check_rows(target, layout, module) {
-        module.metadata = None;
+        (module.metadata, module.image) = (None, None);
         return Err(problem);
     }
     Ok(())
@@ -186,6 +189,7 @@ fn from_image<'t>(
         match metadata_of(target, base, layout) {
             Ok(metadata) => {
                 module.metadata = Some(metadata);
+                module.image = Some((base, layout));
                 return Ok(());
             }
             Err(error) => problem = error,

@@ -21,6 +21,7 @@ use crate::modules::{self, Module};
 use crate::progress::Progress;
 use crate::reach::{self, Reached, RootPath, Setting};
 use crate::roots::{Root, RootKind};
+use crate::source::ModulePdb;
 use crate::stack::{self, StackRootSet, UnwindTables};
 use crate::threads::{self, Thread, Threads};
 use crate::types::MethodTable;
@@ -42,12 +43,16 @@ pub struct Runtime<'t> {
     threads: OnceLock<Result<Threads, Error>>,
     version: OnceLock<Option<Version>>,
     modules: Mutex<FxHashMap<u64, Arc<Module<'t>>>>,
+    pdbs: Mutex<Pdbs>,
     tables: Mutex<FxHashMap<u64, MethodTable>>,
     ranges: OnceLock<Result<RangeList, Error>>,
     unwind_tables: UnwindTables,
     vtables: OnceLock<Vec<u64>>,
     stack_roots: OnceLock<StackRootSet>,
 }
+
+/// PDBs of modules by their addresses, also those that were not found.
+type Pdbs = FxHashMap<u64, Option<Arc<ModulePdb>>>;
 
 /// Rows of a type map that are looked at when there is no metadata to tell how many there are.
 const MAX_TYPES: u32 = 1 << 18;
@@ -87,6 +92,7 @@ impl<'t> Runtime<'t> {
             threads: OnceLock::new(),
             version: OnceLock::new(),
             modules: Mutex::default(),
+            pdbs: Mutex::default(),
             tables: Mutex::default(),
             ranges: OnceLock::new(),
             unwind_tables: UnwindTables::default(),
@@ -278,6 +284,11 @@ impl<'t> Runtime<'t> {
             modules.insert(address, Arc::clone(&module));
         }
         module
+    }
+
+    /// PDBs that were looked for.
+    pub(crate) fn pdbs(&self) -> &Mutex<Pdbs> {
+        &self.pdbs
     }
 
     /// The modules of all assemblies, in the order in which they were loaded.

@@ -10,14 +10,16 @@ mod support;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use dnd_clr::{NameStyle, Progress, Runtime, StackRoots};
-use dnd_memory::{Arch, Core, FileMapping, FileOptions, Memory, Missing, Range, Target, Thread, WithFiles};
+use dnd_memory::{
+    Arch, Core, FileMapping, FileOptions, MappedFile, Memory, Missing, Range, Target, Thread, WithFiles,
+};
 use dnd_testkit::{CoreSpec, DEADLINE, core, one_per_major, shared_cores};
 use support::{PAGE, Patched};
 
@@ -109,6 +111,14 @@ impl Target for Watched<'_> {
     fn file_image(&self, base: u64) -> Option<&dyn Memory> {
         self.inner.file_image(base)
     }
+
+    fn find_file(
+        &self,
+        path: &Path,
+        accept: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    ) -> Option<MappedFile> {
+        self.inner.find_file(path, accept)
+    }
 }
 
 /// Asks for what everything else stands on.
@@ -162,8 +172,10 @@ fn ask_everything(target: &dyn Target) {
         for thread in threads.threads.iter().take(64) {
             let _ = runtime.exception(thread.last_thrown);
             let stack = runtime.stack(thread);
-            for (_, code) in stack.managed().take(64) {
+            for (frame, code) in stack.managed().take(64) {
                 let _ = runtime.method_name(code.method);
+                let _ = (runtime.source_of_code(code, frame.at()), runtime.source_of(frame.ip, true));
+                let _ = runtime.native_variables(code);
             }
             let _ = runtime.stack_references(thread);
         }

@@ -1,10 +1,12 @@
 //! The seam between whatever holds a target's bytes and everything that interprets them.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
+
+use crate::map::MappedFile;
 
 /// Bytes that a reader asked for and that are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -291,6 +293,17 @@ pub trait Target: Memory {
     /// `None` when there is no file at hand that is proved to be the same. Never what the process wrote since.
     fn file_image(&self, base: u64) -> Option<&dyn Memory> {
         let _ = base;
+        None
+    }
+
+    /// A file that belongs to the target by its path there, such as the symbols beside a module; `accept` says by its
+    /// bytes whether it is the right one, and why not. `None` when there are no files behind the target.
+    fn find_file(
+        &self,
+        path: &Path,
+        accept: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    ) -> Option<MappedFile> {
+        let _ = (path, accept);
         None
     }
 }

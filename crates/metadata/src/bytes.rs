@@ -27,3 +27,16 @@ pub(crate) fn compressed(bytes: &[u8]) -> Option<(u32, usize)> {
         _ => None,
     }
 }
+
+/// A signed compressed number (II.23.2) and how many bytes it takes: rotated left by one, so that the sign is the lowest
+/// bit.
+pub(crate) fn compressed_signed(bytes: &[u8]) -> Option<(i32, usize)> {
+    let (value, len) = compressed(bytes)?;
+    let bits = match len {
+        1 => 6,
+        2 => 13,
+        _ => 28,
+    };
+    let magnitude = (value >> 1) as i32;
+    Some((if value & 1 == 0 { magnitude } else { magnitude - (1 << bits) }, len))
+}

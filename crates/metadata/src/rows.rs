@@ -332,7 +332,14 @@ impl<'a> Metadata<'a> {
     }
 
     /// Where the list in `column` of `row` begins and ends: the next row's list begins where it ends.
-    fn list(&self, table: Table, row: u32, column: usize, target: Table, pointers: Table) -> Range<u32> {
+    pub(crate) fn list(
+        &self,
+        table: Table,
+        row: u32,
+        column: usize,
+        target: Table,
+        pointers: Table,
+    ) -> Range<u32> {
         // With a pointer table the list is one of pointers.
         let target = if self.rows(pointers) > 0 { pointers } else { target };
         let last = self.rows(target).saturating_add(1);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::bytes::{compressed, u64_at};
+use crate::bytes::{compressed, compressed_signed, u64_at};
 use crate::metadata::Metadata;
 use crate::token::Token;
 
@@ -206,17 +206,10 @@ impl Reader<'_> {
         Some(value)
     }
 
-    /// A signed number: rotated left by one, so that the sign is the lowest bit (II.23.2).
     fn signed(&mut self) -> Option<i32> {
-        let before = self.bytes.len();
-        let value = self.number()?;
-        let bits = match before - self.bytes.len() {
-            1 => 6,
-            2 => 13,
-            _ => 28,
-        };
-        let magnitude = (value >> 1) as i32;
-        Some(if value & 1 == 0 { magnitude } else { magnitude - (1 << bits) })
+        let (value, len) = compressed_signed(self.bytes)?;
+        self.bytes = self.bytes.get(len..)?;
+        Some(value)
     }
 
     /// A TypeDefOrRefOrSpecEncoded.

@@ -1,6 +1,7 @@
 //! `clrstack`.
 
 use dnd_clr::Runtime;
+use dnd_clr::code::IlOffset;
 use dnd_clr::stack::{Context, End, FoundBy, Frame, FrameKind};
 use dnd_clr::threads::Thread;
 use dnd_contract::Addr;
@@ -26,7 +27,7 @@ pub(crate) static COMMAND: Command = Command {
             "With the assembly of each method and the distance from its first instruction.",
         ),
         Opt::flag(&["r", "registers"], "With the registers of the frame where the thread stands."),
-        Opt::flag(&["n"], "Accepted: source lines are not shown yet anyway."),
+        Opt::flag(&["n"], "Without source lines."),
         Opt::word(&["c"], "count", "At most so many frames of each thread (decimal)."),
     ],
     summary: "Shows the managed stack of the current thread (setthread), or of all.",
@@ -89,6 +90,11 @@ pub(super) struct FrameFacts {
     module: Option<String>,
     /// Bytes from the method's first instruction; null for an explicit frame.
     offset: Option<u64>,
+    /// Where in the method's IL it stands; null when that isn't told.
+    il_offset: Option<u32>,
+    /// The source file, as the compiler was given it.
+    file: Option<String>,
+    line: Option<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
@@ -101,13 +107,14 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let all = call.args.flag("all");
     let limit = call.args.number("c")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     let registers = call.args.flag("r");
+    let lines = !call.args.flag("n");
     let ids = os_threads(runtime);
     let threads = chosen(call, all)?;
     let mut stacks = Vec::new();
     for thread in threads {
         call.cancelled()?;
         let index = ids.binary_search(&thread.os_id).ok();
-        stacks.push(facts(runtime, thread, index, limit, registers));
+        stacks.push(facts(runtime, thread, index, limit, registers, lines));
     }
     let broken: Vec<String> = stacks
         .iter()
@@ -149,12 +156,18 @@ fn facts(
     index: Option<usize>,
     limit: usize,
     registers: bool,
+    lines: bool,
 ) -> StackFacts {
     let stack = runtime.stack(thread);
     let shown = |frame: &&Frame| frame.kind != FrameKind::Native;
     let count = stack.frames.iter().filter(shown).count();
-    let frames =
-        stack.frames.iter().filter(shown).take(limit).map(|frame| frame_facts(runtime, frame)).collect();
+    let frames = stack
+        .frames
+        .iter()
+        .filter(shown)
+        .take(limit)
+        .map(|frame| frame_facts(runtime, frame, lines))
+        .collect();
     let os = runtime.target().threads().iter().find(|os| os.tid == thread.os_id).filter(|_| registers);
     StackFacts {
         os_id: thread.os_id,
@@ -190,7 +203,16 @@ fn named(registers: &Registers) -> Vec<Register> {
     }
 }
 
-pub(super) fn frame_facts(runtime: &Runtime<'_>, frame: &Frame) -> FrameFacts {
+pub(super) fn frame_facts(runtime: &Runtime<'_>, frame: &Frame, lines: bool) -> FrameFacts {
+    let source = match &frame.kind {
+        FrameKind::Managed(code) if lines => runtime.source_of_code(code, frame.at()),
+        _ => None,
+    };
+    let il_offset = source.as_ref().and_then(|source| match source.il {
+        Some(IlOffset::At(offset)) => Some(offset),
+        _ => None,
+    });
+    let line = source.and_then(|source| source.line);
     let (sp, explicit, method, offset) = match &frame.kind {
         FrameKind::Managed(code) => {
             let method = (code.method != 0).then_some(code.method);
@@ -208,6 +230,9 @@ pub(super) fn frame_facts(runtime: &Runtime<'_>, frame: &Frame) -> FrameFacts {
         name: method.map(|method| runtime.method_name(method)),
         module: method.and_then(|method| module_of(runtime, method)),
         offset,
+        il_offset,
+        line: line.as_ref().map(|line| line.line),
+        file: line.map(|line| line.file),
     }
 }
 
@@ -274,6 +299,11 @@ impl FrameFacts {
         out.name(name.unwrap_or("<unknown method>"));
         if full && let Some(offset) = self.offset {
             out.fmt(format_args!(" + {offset}"));
+        }
+        if let (Some(file), Some(line)) = (&self.file, self.line) {
+            out.str(" [");
+            out.name(file);
+            out.fmt(format_args!(" @ {line}]"));
         }
         out.end();
     }

@@ -250,7 +250,7 @@ fn lock(runtime: &Runtime<'_>, threads: &[Thread], held: Held) -> Option<Lock> {
 fn frames(runtime: &Runtime<'_>, thread: &Thread) -> Vec<FrameFacts> {
     let stack = runtime.stack(thread);
     let managed = stack.frames.iter().filter(|frame| matches!(frame.kind, FrameKind::Managed(_)));
-    managed.map(|frame| frame_facts(runtime, frame)).collect()
+    managed.map(|frame| frame_facts(runtime, frame, true)).collect()
 }
 
 impl Waiter {

@@ -2,11 +2,11 @@
 //!
 //! Sources: `IJitManager::IsFilterFunclet`, `EEJitManager::InitializeEHEnumeration` and
 //! `ReadyToRunJitManager::InitializeEHEnumeration` in `vm/codeman.cpp`, `EE_ILEXCEPTION` in `inc/corhlpr.h` and
-//! `vm/codeman.h`, `inc/readytorun.h` (section 104, exception information).
+//! `vm/codeman.h`.
 
 use dnd_memory::Memory;
 
-use super::Code;
+use super::{Code, sections};
 use crate::error::{Error, Reading};
 use crate::runtime::Runtime;
 
@@ -32,11 +32,6 @@ const DUPLICATE: u32 = 8;
 const LINEAR: u64 = 10;
 /// Clauses of one method; more is damage.
 const MAX_CLAUSES: u64 = 1 << 16;
-/// `READYTORUN_SIGNATURE`.
-const SIGNATURE: u32 = 0x0052_5452;
-/// `ReadyToRunSectionType::ExceptionInfo`.
-const EXCEPTION_INFO: u32 = 104;
-const MAX_SECTIONS: u32 = 1 << 10;
 
 /// What a funclet is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +96,10 @@ fn clause(memory: &dyn Memory, at: u64, filter: u64) -> Result<Clause, Error> {
 
 pub(crate) fn r2r_clauses(memory: &dyn Memory, image: u64, method: u32) -> Result<Vec<Clause>, Error> {
     let what = "the exception clauses of a ReadyToRun method";
-    let Some((table, bytes)) = exception_table(memory, image)? else { return Ok(Vec::new()) };
+    let Some((_, section)) = sections::find(memory, image, sections::EXCEPTION_INFO)? else {
+        return Ok(Vec::new());
+    };
+    let (table, bytes) = (image.wrapping_add(section.rva.into()), section.size);
     // Sorted (method, clauses); the clauses of a method end where the next one's begin.
     let entry = |index: u64| memory.u32(table.wrapping_add(8 * index)).reading(what);
     let clauses_of = |index: u64| memory.u32(table.wrapping_add(8 * index + 4)).reading(what);
@@ -121,25 +119,4 @@ pub(crate) fn r2r_clauses(memory: &dyn Memory, image: u64, method: u32) -> Resul
         }
     }
     Ok(Vec::new())
-}
-
-/// Address and size of an image's table of exception information.
-fn exception_table(memory: &dyn Memory, image: u64) -> Result<Option<(u64, u32)>, Error> {
-    let what = "the headers of a ReadyToRun image";
-    let half = |at: u64| memory.u32(image.wrapping_add(at)).reading(what);
-    let pe = u64::from(half(0x3c)?);
-    // The 15th data directory of a PE32+ optional header: the CLI header, with the ReadyToRun header at 64.
-    let cli = u64::from(half(pe + 24 + 112 + 8 * 14)?);
-    let header = u64::from(half(cli + 64)?);
-    if half(header)? != SIGNATURE {
-        return Ok(None);
-    }
-    let sections = half(header + 12)?.min(MAX_SECTIONS);
-    for i in 0..u64::from(sections) {
-        let section = header + 16 + 12 * i;
-        if half(section)? == EXCEPTION_INFO {
-            return Ok(Some((image.wrapping_add(half(section + 4)?.into()), half(section + 8)?)));
-        }
-    }
-    Ok(None)
 }

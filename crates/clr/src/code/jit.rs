@@ -3,6 +3,7 @@
 //! Source: `HeapList` in `vm/codeman.h` (`CodeHeapListNode` in the data contract), `RealCodeHeader` in the same file.
 
 use super::clauses::ClausesAt;
+use super::debug::DebugInfoAt;
 use super::{Code, CodeAt, CodeKind, nibble, runtime_function};
 use crate::error::{Error, Reading};
 use crate::runtime::Runtime;
@@ -12,7 +13,8 @@ const HEAP_MAP_BASE: u64 = 32;
 const HEAP_MAP: u64 = 40;
 /// Code headers that are no pointers but kinds of stubs (`STUB_CODE_BLOCK_LAST`).
 const LAST_STUB: u64 = 16;
-/// `RealCodeHeader`: exception clauses, GC info, method, number of runtime functions, and these.
+/// `RealCodeHeader`: debug info, exception clauses, GC info, method, number of runtime functions, and these.
+const HEADER_DEBUG_INFO: u64 = 0;
 const HEADER_CLAUSES: u64 = 8;
 const HEADER_GC_INFO: u64 = 16;
 const HEADER_METHOD: u64 = 24;
@@ -63,5 +65,6 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, heap: u64) -> Resu
         gc_info: word(HEADER_GC_INFO)?,
         funclet: index > 0,
         clauses: ClausesAt::Jit(word(HEADER_CLAUSES)?),
+        debug_info: DebugInfoAt::Jit(word(HEADER_DEBUG_INFO)?),
     }))
 }

@@ -10,11 +10,13 @@
 //! `docs/design/datacontracts/ExecutionManager.md`.
 
 pub(crate) mod clauses;
+pub(crate) mod debug;
 mod jit;
 mod method;
 pub(crate) mod nibble;
 mod r2r;
 mod ranges;
+mod sections;
 mod signature;
 
 use dnd_memory::Memory;
@@ -24,6 +26,7 @@ use crate::error::{Error, Reading};
 use crate::runtime::Runtime;
 
 pub(crate) use clauses::Funclet;
+pub use debug::{Bound, DebugInfoForm, IlMap, IlOffset, NativeVariable, VariablePlace};
 pub use method::{Method, MethodKind};
 pub(crate) use ranges::{RangeList, list as range_list};
 
@@ -58,6 +61,8 @@ pub struct Code {
     pub funclet: bool,
     /// Where the method's exception clauses are.
     pub(crate) clauses: clauses::ClausesAt,
+    /// Where the method's debug info is.
+    pub(crate) debug_info: debug::DebugInfoAt,
 }
 
 /// What is at an address that code may be at.

@@ -5,6 +5,7 @@
 use dnd_memory::{Arch, Memory};
 
 use super::clauses::ClausesAt;
+use super::debug::DebugInfoAt;
 use super::{Code, CodeAt, CodeKind, RuntimeFunction, runtime_function};
 use crate::error::{Error, Reading};
 use crate::runtime::Runtime;
@@ -66,6 +67,7 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, module: u64) -> Re
             gc_info: gc_info(runtime, base, first)?,
             funclet: back > 0,
             clauses: ClausesAt::ReadyToRun { image: base, method: first.begin },
+            debug_info: DebugInfoAt::ReadyToRun { image: base, function: (index - back) as u32 },
         }));
     }
     Ok(CodeAt::Method(Code {
@@ -78,6 +80,7 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, module: u64) -> Re
         gc_info: gc_info(runtime, base, found)?,
         funclet: false,
         clauses: ClausesAt::ReadyToRun { image: base, method: found.begin },
+        debug_info: DebugInfoAt::ReadyToRun { image: base, function: index as u32 },
     }))
 }
 

@@ -20,6 +20,7 @@ pub(crate) use globals::{TABLE_3_1, nearest};
 
 use dnd_memory::Arch;
 
+use crate::code::DebugInfoForm;
 use crate::stack::ExplicitKind;
 
 /// Layout of one major version on one architecture.
@@ -263,6 +264,8 @@ pub struct CodeLayout {
     pub r2r_entry_points: u64,
     /// Version of the GC info format.
     pub gc_info: u32,
+    /// How debug info of jitted code is written.
+    pub debug_info: DebugInfoForm,
 }
 
 /// Explicit frames; sources: `vm/frames.h`, `vm/FrameTypes.h`, `vm/amd64/cgencpu.h`, `vm/arm64/cgencpu.h`.

@@ -2,6 +2,7 @@
 //! 10.0.9 to 10.0.14.
 
 use super::*;
+use crate::code::DebugInfoForm;
 use crate::stack::ExplicitKind::{self, *};
 
 /// Kinds of explicit frames by their identifier, from 1 on.
@@ -93,6 +94,7 @@ pub(super) const LAYOUT: Layout = Layout {
         r2r_functions: 80,
         r2r_entry_points: 376,
         gc_info: 4,
+        debug_info: DebugInfoForm::Packed,
     },
     frames: FrameLayout {
         kinds: FrameKinds::Identifiers(FRAMES),

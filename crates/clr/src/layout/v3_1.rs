@@ -1,6 +1,7 @@
 //! .NET Core 3.1. Source: dotnet/coreclr, tag v3.1.23, `src/vm` and `src/gc`; checked on 3.1.2 and 3.1.23.
 
 use super::*;
+use crate::code::DebugInfoForm;
 use crate::stack::ExplicitKind::{self, *};
 
 /// Kinds of explicit frames in the order of their vtables; nine other classes follow.
@@ -106,6 +107,7 @@ pub(super) const LAYOUT: Layout = Layout {
         r2r_functions: 24,
         r2r_entry_points: 352,
         gc_info: 2,
+        debug_info: DebugInfoForm::Plain,
     },
     frames: FrameLayout {
         kinds: FrameKinds::Vtables { from_end: FRAMES.len() + 9, kinds: FRAMES },

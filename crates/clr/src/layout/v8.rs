@@ -2,6 +2,7 @@
 //! 8.0.4 and 8.0.33.
 
 use super::*;
+use crate::code::DebugInfoForm;
 use crate::stack::ExplicitKind::{self, *};
 
 /// Kinds of explicit frames in the order of their vtables; nine other classes follow.
@@ -94,6 +95,7 @@ pub(super) const LAYOUT: Layout = Layout {
         r2r_functions: 80,
         r2r_entry_points: 448,
         gc_info: 2,
+        debug_info: DebugInfoForm::Flags,
     },
     frames: FrameLayout {
         kinds: FrameKinds::Vtables { from_end: FRAMES.len() + 9, kinds: FRAMES },

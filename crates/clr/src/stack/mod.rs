@@ -78,6 +78,16 @@ pub struct Frame {
     pub kind: FrameKind,
     /// How it was found.
     pub found_by: FoundBy,
+    /// It stands between two instructions of its own, not behind a call: its instruction pointer is no return address.
+    pub active: bool,
+}
+
+impl Frame {
+    /// An address inside the instruction that the frame stands at: that of its call, where it stands behind one.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        if self.active { self.ip } else { self.ip.wrapping_sub(1) }
+    }
 }
 
 /// Why a walk ended.
@@ -145,6 +155,9 @@ impl std::fmt::Display for End {
 pub struct Stack {
     /// Its frames.
     pub frames: Vec<Frame>,
+    /// Registers of each of these frames, for a frame of the runtime those of the native code in front of it; empty
+    /// when they were not asked for.
+    pub contexts: Vec<Context>,
     /// Why there are no more.
     pub end: End,
 }

@@ -126,7 +126,7 @@ impl Runtime<'_> {
     /// The references in a managed thread's stack and registers.
     #[must_use]
     pub fn stack_references(&self, thread: &Thread) -> ThreadReferences {
-        let walk = walk(self, thread);
+        let walk = walk(self, thread, false);
         let mut found = ThreadReferences { references: Vec::new(), problem: None };
         if !walk.end.is_complete() {
             found.problem = Some(walk.end.to_string());

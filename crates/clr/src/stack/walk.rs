@@ -11,7 +11,7 @@ use super::cfi::Caller;
 use super::context::Context;
 use super::explicit::{self, Explicit, Resume};
 use super::unwind_x64::Failure;
-use super::{End, FoundBy, Frame, FrameKind, Stack, unwind_arm64, unwind_x64};
+use super::{End, ExplicitKind, FoundBy, Frame, FrameKind, Stack, unwind_arm64, unwind_x64};
 use crate::code::{Code, CodeAt};
 use crate::runtime::Runtime;
 use crate::threads::Thread;
@@ -45,6 +45,8 @@ pub(super) struct ManagedFrame {
 /// What a walk found.
 pub(super) struct Walk {
     pub(super) frames: Vec<Frame>,
+    /// Registers of each frame, if they were asked for.
+    pub(super) contexts: Vec<Context>,
     pub(super) managed: Vec<ManagedFrame>,
     /// Explicit frames, newest first.
     pub(super) chain: Vec<Explicit>,
@@ -55,12 +57,14 @@ struct Walker<'r, 't> {
     runtime: &'r Runtime<'t>,
     thread: &'r Thread,
     frames: Vec<Frame>,
+    /// Registers of each frame; `None` when nobody wants them.
+    contexts: Option<Vec<Context>>,
     managed: Vec<ManagedFrame>,
     chain: Vec<Explicit>,
     /// First explicit frame that was not met yet.
     next: usize,
-    /// The innermost frame of the native code that is being walked: instruction and stack pointer.
-    region: (u64, u64),
+    /// The innermost frame of the native code that is being walked.
+    region: Context,
     /// First address whose code could not be looked up.
     unknown: Cell<Option<u64>>,
 }
@@ -71,6 +75,8 @@ struct Entered {
     found_by: FoundBy,
     /// Interrupted by a signal, or known to be by its explicit frame.
     active: bool,
+    /// Although it counts as interrupted, it stands behind a call: one that returned to the runtime instead.
+    returned: bool,
     exception: (bool, bool),
 }
 
@@ -78,22 +84,31 @@ impl Runtime<'_> {
     /// The stack of a managed thread. Never fails: a stack that can't be read to its end says so.
     #[must_use]
     pub fn stack(&self, thread: &Thread) -> Stack {
-        let walk = walk(self, thread);
-        Stack { frames: walk.frames, end: walk.end }
+        let walk = walk(self, thread, false);
+        Stack { frames: walk.frames, contexts: walk.contexts, end: walk.end }
+    }
+
+    /// The same, with the registers of each frame.
+    #[must_use]
+    pub fn stack_with_registers(&self, thread: &Thread) -> Stack {
+        let walk = walk(self, thread, true);
+        Stack { frames: walk.frames, contexts: walk.contexts, end: walk.end }
     }
 }
 
 /// Walks a thread's stack.
-pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread) -> Walk {
+pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread, registers: bool) -> Walk {
     let (chain, _) = explicit::chain(runtime, thread);
+    let nowhere = Context::new(runtime.target().arch(), 0, 0);
     let mut walker = Walker {
         runtime,
         thread,
         frames: Vec::new(),
+        contexts: registers.then(Vec::new),
         managed: Vec::new(),
         chain,
         next: 0,
-        region: (0, 0),
+        region: nowhere,
         unknown: Cell::new(None),
     };
     let os = runtime.target().threads().iter().find(|os| thread.os_id != 0 && os.tid == thread.os_id);
@@ -105,7 +120,8 @@ pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread) -> Walk {
         None => End::NoRegisters,
     };
     walker.rest();
-    Walk { frames: walker.frames, managed: walker.managed, chain: walker.chain, end }
+    let contexts = walker.contexts.unwrap_or_default();
+    Walk { frames: walker.frames, contexts, managed: walker.managed, chain: walker.chain, end }
 }
 
 impl<'r> Walker<'r, '_> {
@@ -114,6 +130,7 @@ impl<'r> Walker<'r, '_> {
         let mut found_by = FoundBy::Context;
         // It stands between two instructions of its own.
         let mut active = true;
+        let mut returned = false;
         let mut exception = (false, false);
         loop {
             if self.frames.len() >= MAX_FRAMES {
@@ -121,11 +138,11 @@ impl<'r> Walker<'r, '_> {
             }
             if let Some(code) = self.code(&context, active) {
                 let Ok(caller) = self.unwind(&context, &code, active) else {
-                    self.push(context, FrameKind::Managed(code), found_by);
+                    self.push(context, FrameKind::Managed(code), found_by, active && !returned);
                     return End::Broken { ip: context.ip };
                 };
                 self.skipped(&context, caller.sp(), found_by);
-                self.push(context, FrameKind::Managed(code), found_by);
+                self.push(context, FrameKind::Managed(code), found_by, active && !returned);
                 let from_native = found_by != FoundBy::UnwindCodes;
                 self.managed.push(ManagedFrame { code, context, caller, active, from_native, exception });
                 if caller.ip == 0 {
@@ -137,21 +154,26 @@ impl<'r> Walker<'r, '_> {
                     return End::NotGrowing { ip: context.ip };
                 }
                 context = self.without_hijack(caller);
-                (found_by, active, exception) = (FoundBy::UnwindCodes, false, (false, false));
+                (found_by, active, returned) = (FoundBy::UnwindCodes, false, false);
+                exception = (false, false);
                 continue;
             }
             match self.native(context, found_by, active) {
                 Ok(entered) => {
                     context = entered.context;
-                    (found_by, active, exception) = (entered.found_by, entered.active, entered.exception);
+                    (found_by, active, returned) = (entered.found_by, entered.active, entered.returned);
+                    exception = entered.exception;
                 }
                 Err(end) => return end,
             }
         }
     }
 
-    fn push(&mut self, context: Context, kind: FrameKind, found_by: FoundBy) {
-        self.frames.push(Frame { ip: context.ip, sp: context.sp(), kind, found_by });
+    fn push(&mut self, context: Context, kind: FrameKind, found_by: FoundBy, active: bool) {
+        self.frames.push(Frame { ip: context.ip, sp: context.sp(), kind, found_by, active });
+        if let Some(contexts) = &mut self.contexts {
+            contexts.push(context);
+        }
     }
 
     /// The managed code that a frame stands in.
@@ -213,32 +235,32 @@ impl<'r> Walker<'r, '_> {
     /// Meets the explicit frames that lie in the part of the stack that a managed frame has, up to `end`.
     fn skipped(&mut self, context: &Context, end: u64, found_by: FoundBy) {
         while let Some(frame) = self.chain.get(self.next).filter(|frame| frame.address < end).copied() {
-            self.meet(frame, context.ip, context.sp(), found_by);
+            self.meet(frame, context, found_by);
             self.next += 1;
         }
     }
 
-    fn meet(&mut self, frame: Explicit, ip: u64, sp: u64, found_by: FoundBy) {
+    fn meet(&mut self, frame: Explicit, before: &Context, found_by: FoundBy) {
         let kind = FrameKind::Explicit {
             kind: frame.kind,
             address: frame.address,
             method: frame.method(self.runtime),
         };
-        self.frames.push(Frame { ip, sp, kind, found_by });
+        self.push(*before, kind, found_by, false);
     }
 
     /// The explicit frames that are left when the walk ends.
     fn rest(&mut self) {
-        let (ip, sp) = self.region;
+        let region = self.region;
         while let Some(frame) = self.chain.get(self.next).copied() {
-            self.meet(frame, ip, sp, FoundBy::FrameChain);
+            self.meet(frame, &region, FoundBy::FrameChain);
             self.next += 1;
         }
     }
 
     /// From native code to the managed frame that called it.
     fn native(&mut self, from: Context, found_by: FoundBy, exact: bool) -> Result<Entered, End> {
-        self.region = (from.ip, from.sp());
+        self.region = from;
         let before = self.frames.len();
         let by_cfi = self.by_cfi(from, found_by, exact);
         if let Ok(entered) = by_cfi {
@@ -265,7 +287,7 @@ impl<'r> Walker<'r, '_> {
         let tables = self.runtime.unwind_tables();
         let (mut context, mut found_by, mut exact) = (from, found_by, exact);
         for _ in 0..MAX_NATIVE {
-            self.push(context, FrameKind::Native, found_by);
+            self.push(context, FrameKind::Native, found_by, exact);
             if context.ip == 0 {
                 return Err(End::Bottom);
             }
@@ -278,6 +300,7 @@ impl<'r> Walker<'r, '_> {
                             context,
                             found_by: FoundBy::ReturnAddress,
                             active: false,
+                            returned: false,
                             exception: (false, false),
                         });
                     }
@@ -298,7 +321,8 @@ impl<'r> Walker<'r, '_> {
             exact = caller.interrupted;
             found_by = FoundBy::CallFrameInformation;
             if self.code(&context, exact).is_some() {
-                return Ok(Entered { context, found_by, active: exact, exception: (false, false) });
+                let exception = (false, false);
+                return Ok(Entered { context, found_by, active: exact, returned: false, exception });
             }
         }
         Err(End::TooManyFrames)
@@ -350,6 +374,9 @@ impl<'r> Walker<'r, '_> {
             self.leading(from).filter(|(_, near)| near.context.sp() < entered.context.sp())
         {
             self.frames.truncate(native_frames + 1);
+            if let Some(contexts) = &mut self.contexts {
+                contexts.truncate(native_frames + 1);
+            }
             self.meet_up_to(index, &from);
             return nearer;
         }
@@ -359,7 +386,7 @@ impl<'r> Walker<'r, '_> {
             if !explicit::is_above(self.thread, frame.address, sp) {
                 // The frame of the P/Invoke lies in the managed frame itself.
                 if frame.active_call(self.runtime) && frame.call_site(self.runtime) == Some(sp) {
-                    self.meet(frame, from.ip, from.sp(), FoundBy::FrameChain);
+                    self.meet(frame, &from, FoundBy::FrameChain);
                     // Where the runtime says that the call returns to: a label of the same call.
                     if let Some(address) = frame.return_address(self.runtime) {
                         entered.context.ip = address;
@@ -368,7 +395,7 @@ impl<'r> Walker<'r, '_> {
                 }
                 break;
             }
-            self.meet(frame, from.ip, from.sp(), FoundBy::FrameChain);
+            self.meet(frame, &from, FoundBy::FrameChain);
             last = Some(frame);
             self.next += 1;
         }
@@ -377,6 +404,7 @@ impl<'r> Walker<'r, '_> {
         {
             entered.exception = frame.exception(self.runtime);
             entered.active |= frame.is_resumable() || entered.exception.1;
+            entered.returned = frame.kind == ExplicitKind::HijackFrame;
             // What the processor held when the frame was interrupted: all registers, and not only those that calls leave
             // alone. Behind a processor's exception the native frames were made by hand, too.
             // A handler on a stack of its own leads to the right instruction, but not to the right place of the stack.
@@ -406,6 +434,7 @@ impl<'r> Walker<'r, '_> {
                     context: resume.context,
                     found_by: FoundBy::FrameChain,
                     active: resume.active || exception.1,
+                    returned: frame.kind == ExplicitKind::HijackFrame,
                     exception,
                 };
                 return Some((index, entered));
@@ -416,7 +445,7 @@ impl<'r> Walker<'r, '_> {
 
     fn meet_up_to(&mut self, index: usize, from: &Context) {
         while let Some(frame) = self.chain.get(self.next).filter(|_| self.next <= index).copied() {
-            self.meet(frame, from.ip, from.sp(), FoundBy::FrameChain);
+            self.meet(frame, from, FoundBy::FrameChain);
             // The frame of a P/Invoke is met again in the managed frame that it lies in.
             if self.next == index && frame.active_call(self.runtime) {
                 break;
@@ -452,10 +481,11 @@ impl<'r> Walker<'r, '_> {
                     context,
                     found_by: FoundBy::FramePointer,
                     active: false,
+                    returned: false,
                     exception: (false, false),
                 });
             }
-            self.push(context, FrameKind::Native, FoundBy::FramePointer);
+            self.push(context, FrameKind::Native, FoundBy::FramePointer, false);
             (sp, fp) = (fp, next);
         }
         None

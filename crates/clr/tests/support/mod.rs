@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "not every test uses everything")]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use dnd_memory::{Arch, FileMapping, Memory, Missing, Range, Target, Thread};
+use dnd_memory::{Arch, FileMapping, MappedFile, Memory, Missing, Range, Target, Thread};
 
 pub(crate) const PAGE: u64 = 4096;
 
@@ -103,5 +104,13 @@ impl Target for Patched<'_> {
 
     fn file_image(&self, base: u64) -> Option<&dyn Memory> {
         self.inner.file_image(base)
+    }
+
+    fn find_file(
+        &self,
+        path: &Path,
+        accept: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    ) -> Option<MappedFile> {
+        self.inner.find_file(path, accept)
     }
 }

@@ -339,4 +339,11 @@ impl Target for WithFiles {
         let elf = loaded.elf.get_or_init(|| ElfFile::new(map.clone(), base).ok());
         elf.as_ref().map(|elf| elf as &dyn Memory)
     }
+    fn find_file(
+        &self,
+        path: &Path,
+        accept: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    ) -> Option<MappedFile> {
+        WithFiles::find_file(self, path, accept)
+    }
 }

@@ -4,6 +4,7 @@
 
 mod damage;
 mod oracle;
+mod pdb;
 mod pe;
 
 use dnd_metadata::{Layout, Metadata, Pe};
