@@ -343,6 +343,21 @@ fn static_fields_have_their_own_names() {
 }
 
 #[test]
+fn methods() {
+    let source = |line: &String| !line.starts_with("Source file:");
+    all_same(&["dumpmd 7", "ip2md 7"], 30, |_, theirs, ours| {
+        (theirs.into_iter().filter(source).collect(), ours)
+    });
+}
+
+#[test]
+fn methods_of_types() {
+    all_same(&["dumpmt -md 7"], 16, |_, theirs, ours| {
+        (theirs.into_iter().filter(|line| !line.starts_with("AssemblyLoadContext:")).collect(), ours)
+    });
+}
+
+#[test]
 fn merged_stacks() {
     all_same(&["pstacks", "parallelstacks -a"], 2, |_, theirs, ours| (theirs, ours));
 }

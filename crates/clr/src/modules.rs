@@ -46,6 +46,8 @@ pub struct Module<'t> {
     pub dynamic: bool,
     /// Why there is no metadata.
     pub problem: Option<String>,
+    /// How its image lies in memory.
+    image_layout: PeLayout,
     metadata: Option<Cow<'t, [u8]>>,
     /// The image that its metadata is in: address, and how its bytes lie.
     pub(crate) image: Option<(u64, PeLayout)>,
@@ -91,6 +93,7 @@ pub(crate) fn read<'t>(target: &'t dyn Target, layout: &Layout, address: u64) ->
         mvid: None,
         dynamic: false,
         problem: None,
+        image_layout: PeLayout::Mapped,
         metadata: None,
         image: None,
     };
@@ -181,11 +184,12 @@ fn from_image<'t>(
         }
         let base = target.u64(at.wrapping_add(LAYOUT_BASE)).map_err(text)?;
         let flags = target.u32(at.wrapping_add(LAYOUT_FLAGS)).map_err(text)?;
+        let layout = if flags & LAYOUT_MAPPED != 0 { PeLayout::Mapped } else { PeLayout::File };
         if module.image_base == 0 {
             module.image_base = base;
             module.image_size = target.u32(at.wrapping_add(LAYOUT_SIZE)).map_err(text)?;
+            module.image_layout = layout;
         }
-        let layout = if flags & LAYOUT_MAPPED != 0 { PeLayout::Mapped } else { PeLayout::File };
         match metadata_of(target, base, layout) {
             Ok(metadata) => {
                 module.metadata = Some(metadata);
@@ -196,6 +200,17 @@ fn from_image<'t>(
         }
     }
     Err(problem)
+}
+
+/// Where what an image says to be at `rva` is in memory.
+pub(crate) fn address_of(target: &dyn Target, module: &Module<'_>, rva: u32) -> Option<u64> {
+    let base = module.image_base;
+    let source = InMemory { memory: target, base };
+    let offset = match module.image_layout {
+        PeLayout::Mapped => Some(rva.into()),
+        layout => Pe::parse(&source, layout).ok()?.offset(rva),
+    };
+    Some(base.wrapping_add(offset?)).filter(|_| base != 0)
 }
 
 fn metadata_of(target: &dyn Target, base: u64, layout: PeLayout) -> Result<Cow<'_, [u8]>, String> {

@@ -7,119 +7,17 @@
 
 mod support;
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use dnd_clr::{NameStyle, Progress, Runtime, StackRoots};
-use dnd_memory::{
-    Arch, Core, FileMapping, FileOptions, MappedFile, Memory, Missing, Range, Target, Thread, WithFiles,
-};
+use dnd_memory::{Core, FileOptions, Target, WithFiles};
 use dnd_testkit::{CoreSpec, DEADLINE, core, one_per_major, shared_cores};
-use support::{PAGE, Patched};
-
-/// Numbers that are the same in every run: SplitMix64.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-}
-
-/// Counts what is asked of a target, and notes where; refuses everything above a limit.
-struct Watched<'t> {
-    inner: &'t dyn Target,
-    asked: AtomicU64,
-    limit: u64,
-    places: Option<Mutex<BTreeSet<u64>>>,
-}
-
-impl<'t> Watched<'t> {
-    fn new(inner: &'t dyn Target, limit: u64) -> Self {
-        Self { inner, asked: AtomicU64::new(0), limit, places: None }
-    }
-
-    /// Notes every word that is read.
-    fn noting(inner: &'t dyn Target) -> Self {
-        Self { places: Some(Mutex::default()), ..Self::new(inner, u64::MAX) }
-    }
-
-    fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
-    }
-
-    fn ask(&self, addr: u64, len: u64) -> bool {
-        if let Some(places) = &self.places {
-            let words = (addr / 8..=(addr + len.max(1) - 1) / 8).take(64);
-            places.lock().unwrap().extend(words.map(|word| word * 8));
-        }
-        let cost = 1 + len / PAGE;
-        let before = self.asked.fetch_add(cost, Ordering::Relaxed);
-        if before < self.limit && before + cost >= self.limit && number("DND_HOSTILE_SEED").is_some() {
-            eprintln!("too many reads: {}", std::backtrace::Backtrace::force_capture());
-        }
-        before < self.limit
-    }
-}
-
-impl Memory for Watched<'_> {
-    fn run(&self, addr: u64) -> &[u8] {
-        if self.ask(addr, 8) { self.inner.run(addr) } else { &[] }
-    }
-
-    fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), Missing> {
-        let len = buf.len() as u64;
-        if self.ask(addr, len) { self.inner.read(addr, buf) } else { Err(Missing { addr, len }) }
-    }
-}
-
-impl Target for Watched<'_> {
-    fn arch(&self) -> Arch {
-        self.inner.arch()
-    }
-
-    fn mappings(&self) -> &[FileMapping] {
-        self.inner.mappings()
-    }
-
-    fn threads(&self) -> &[Thread] {
-        self.inner.threads()
-    }
-
-    fn ranges(&self) -> &[Range] {
-        self.inner.ranges()
-    }
-
-    fn file_image(&self, base: u64) -> Option<&dyn Memory> {
-        self.inner.file_image(base)
-    }
-
-    fn find_file(
-        &self,
-        path: &Path,
-        accept: &mut dyn FnMut(&[u8]) -> Result<(), String>,
-    ) -> Option<MappedFile> {
-        self.inner.find_file(path, accept)
-    }
-}
+use support::Patched;
+use support::damage::{Numbers, Watched, damage, number};
 
 /// Asks for what everything else stands on.
 fn ask_the_frame(target: &dyn Target) {
@@ -147,6 +45,10 @@ fn ask_everything(target: &dyn Target) {
             let _ = fields.iter().filter_map(|field| runtime.field_type(&table, field)).count();
             let _ = runtime.method_count(&table);
             let _ = runtime.statics_start(&table);
+            for method in runtime.type_methods(&table).unwrap_or_default().iter().take(8) {
+                let _ = runtime.method_name(method.method.address);
+                let _ = (runtime.code_versions(&method.method), runtime.il_address(&method.method));
+            }
         }
         let mut last = 0;
         for segment in heap.segments.iter().take(64) {
@@ -195,30 +97,6 @@ fn objects(target: &dyn Target) -> Vec<u64> {
     places
 }
 
-/// Changes one place of the runtime's structures in one of the ways in which memory gets damaged.
-fn damage(target: &mut Patched<'_>, numbers: &mut Numbers, places: &[u64]) {
-    let at = numbers.of(places);
-    let other = numbers.of(places);
-    let old = target.u64(at).unwrap_or(0);
-    let strange =
-        [0, 1, 8, 24, 0xff, 0x7fff_ffff, 0xffff_ffff, 1 << 32, 1 << 47, 1 << 63, u64::MAX - 7, u64::MAX];
-    match numbers.below(8) {
-        0 => target.cut(at),
-        1 => target.write(at, &numbers.of(&strange).to_le_bytes()),
-        2 => target.write(at + 4 * (numbers.next() & 1), &(numbers.of(&strange) as u32).to_le_bytes()),
-        // Pointers to the wrong place: itself, another structure, the middle of one.
-        3 => target.write(at, &at.to_le_bytes()),
-        4 => target.write(at, &(other + (numbers.next() & 15)).to_le_bytes()),
-        5 => target.write(at, &old.wrapping_add(numbers.next() % 64).wrapping_sub(32).to_le_bytes()),
-        6 => target.write(at, &numbers.next().to_le_bytes()),
-        _ => target.flip(at + numbers.next() % 8, 1 << (numbers.next() % 8)),
-    }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 /// Small cores of every kind of runtime.
 fn cores() -> Vec<PathBuf> {
     let spec = CoreSpec::with_args(&["100", "10"]);
@@ -263,14 +141,11 @@ fn any_damage_of_the_runtimes_structures_ends_in_an_answer_or_an_error() {
     for (which, path) in cores.iter().enumerate() {
         let core = Core::open(path).unwrap();
         let target = WithFiles::new(core, FileOptions::default());
-        let noted = |noting: &Watched<'_>| -> Vec<u64> {
-            noting.places.as_ref().unwrap().lock().unwrap().iter().copied().collect()
-        };
         let noting = Watched::noting(&target);
         ask_the_frame(&noting);
-        let frame = noted(&noting);
+        let frame = noting.places();
         ask_everything(&noting);
-        let all = noted(&noting);
+        let all = noting.places();
         let objects = objects(&target);
         // Where the heap is said to be anywhere, every word of the core may be looked at by each question about it.
         let words: u64 = target.ranges().iter().map(|range| (range.end - range.start) / 8).sum();

@@ -1,5 +1,6 @@
 //! `dumpmt`.
 
+use dnd_clr::code::{CodeKind, MethodKind, TypeMethod};
 use dnd_clr::{MethodTable, Runtime};
 use dnd_contract::Addr;
 use serde::Serialize;
@@ -16,9 +17,11 @@ pub(crate) static COMMAND: Command = Command {
     names: &["dumpmt", "DumpMT"],
     operands: "<mt>",
     max_operands: 1,
-    options: &[Opt::flag(&["md"], "Also the methods (not built yet).")],
+    options: &[Opt::flag(&["md"], "Also the methods.")],
     summary: "Shows a method table: a type as the runtime keeps it.",
-    about: "",
+    about: "JIT tells what made a method's code: the JIT at run time, PreJIT for code in the assembly, FCall for the \
+            runtime's own, NONE when there is no code yet. Entry is where calls go: the code, or a stub in front of it; 0 \
+            where there is none yet, or (before .NET 9) it is not known.",
     run,
 };
 
@@ -45,15 +48,60 @@ struct Table {
     methods: Option<u32>,
     virtual_methods: u16,
     interfaces: u16,
+    /// With `-md`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method_list: Option<Vec<MethodLine>>,
+}
+
+#[derive(Debug, Serialize)]
+struct MethodLine {
+    slot: u16,
+    entry: Addr,
+    method: Addr,
+    kind: MethodKind,
+    /// What made its code; null when it has none.
+    jit: Option<CodeKind>,
+    name: String,
+}
+
+impl MethodLine {
+    fn new(runtime: &Runtime<'_>, method: &TypeMethod) -> Self {
+        let versions = runtime.code_versions(&method.method).unwrap_or_default();
+        let code = versions.iter().find(|version| version.active).map_or(0, |version| version.code);
+        MethodLine {
+            slot: method.slot,
+            entry: Addr(method.entry),
+            method: Addr(method.method.address),
+            kind: method.method.kind,
+            jit: if code == 0 { None } else { runtime.code_kind(code) },
+            name: runtime.method_name(method.method.address),
+        }
+    }
+
+    fn text(&self, out: &mut Out<'_>) {
+        let jit = match (self.jit, self.kind) {
+            (Some(CodeKind::Jit), _) => "JIT",
+            (Some(CodeKind::ReadyToRun), _) => "PreJIT",
+            (None, MethodKind::FCall) => "FCall",
+            (None, _) => "NONE",
+        };
+        let (entry, method) = (self.entry.0, self.method.0);
+        out.fmt(format_args!("{entry:016X} {method:016X} {jit:>6} {:016X} ", self.slot));
+        out.name(&self.name);
+        out.end();
+    }
 }
 
 fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let address = call.args.required_addr(0, "a method table")?;
     let runtime = call.runtime();
     let table = inspect::method_table(runtime, address)?;
-    if call.args.flag("md") {
-        call.note("the methods of a type are not listed yet");
-    }
+    let listed = if call.args.flag("md") {
+        let methods = runtime.type_methods(&table)?;
+        Some(methods.iter().map(|method| MethodLine::new(runtime, method)).collect())
+    } else {
+        None
+    };
     let free = table.address == runtime.free().address;
     let module = if free { None } else { table.module(runtime.target(), runtime.layout()).ok() };
     let facts = Table {
@@ -78,6 +126,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         methods: runtime.method_count(&table).ok(),
         virtual_methods: table.virtuals,
         interfaces: table.interfaces,
+        method_list: listed,
     };
     call.emit("dumpmt", 1, &facts)
 }
@@ -119,5 +168,10 @@ impl Facts for Table {
             line("Number of Methods:", methods.to_string());
         }
         out.fmt(format_args!("Number of IFaces in IFaceMap: {}\n", self.interfaces));
+        if let Some(methods) = &self.method_list {
+            out.line("--------------------------------------\nMethodDesc Table");
+            out.line("           Entry       MethodDesc    JIT Slot             Name");
+            methods.iter().for_each(|method| method.text(out));
+        }
     }
 }

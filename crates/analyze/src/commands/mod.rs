@@ -15,6 +15,7 @@ pub(crate) mod gcwhere;
 pub(crate) mod handles;
 pub(crate) mod help;
 pub(crate) mod listing;
+pub(crate) mod method;
 pub(crate) mod method_table;
 pub(crate) mod method_text;
 pub(crate) mod modules;

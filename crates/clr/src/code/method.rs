@@ -13,8 +13,8 @@ use crate::runtime::Runtime;
 use crate::types::MethodTable;
 
 /// `MethodDescChunk`: size of its header; method descriptions are counted in units of 8 bytes behind it.
-const CHUNK_HEADER: u64 = 24;
-const UNIT: u64 = 8;
+pub(super) const CHUNK_HEADER: u64 = 24;
+pub(super) const UNIT: u64 = 8;
 /// Type arguments of a generic method; more is damage.
 const MAX_ARGUMENTS: u16 = 512;
 /// Bytes of the name of a dynamic method.
@@ -23,7 +23,8 @@ const MAX_NAME: usize = 1024;
 const MAX_SIGNATURE: u32 = 1 << 16;
 /// `InstantiatedMethodDesc` kinds in the low bits of its flags.
 const INSTANTIATION_KIND: u16 = 7;
-const GENERIC_DEFINITION: u16 = 0;
+const GENERIC_DEFINITION: u16 = 1;
+const OLD_GENERIC_DEFINITION: u16 = 0;
 
 /// What kind of method a method description describes (`MethodClassification`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,6 +59,10 @@ pub struct Method {
     pub token: u32,
     /// What kind of method it is.
     pub kind: MethodKind,
+    /// Its slot in the type.
+    pub slot: u16,
+    /// See `Runtime::method_flags`.
+    pub(super) flags: u16,
 }
 
 impl Runtime<'_> {
@@ -88,7 +93,17 @@ impl Runtime<'_> {
             6 => MethodKind::ComInterop,
             _ => MethodKind::Dynamic,
         };
-        Ok(Method { address, table, token: 0x0600_0000 | row, kind })
+        let slot = memory.u16(address.wrapping_add(4)).reading(what)?;
+        let slot = self.slot_number(slot, flags);
+        let flags2 = memory.u8(address.wrapping_add(3)).reading(what)?;
+        Ok(Method {
+            address,
+            table,
+            token: 0x0600_0000 | row,
+            kind,
+            slot,
+            flags: self.method_flags(flags, flags2, low),
+        })
     }
 
     /// Name of the method with the description at `address`, as the runtime writes it. What can't be found is told in
@@ -98,8 +113,10 @@ impl Runtime<'_> {
         let Ok(method) = self.method(address) else {
             return format!("<unreadable method description {address:x}>");
         };
-        if method.kind == MethodKind::Dynamic {
-            return self.dynamic_name(&method);
+        match method.kind {
+            MethodKind::Dynamic => return self.dynamic_name(&method),
+            MethodKind::Array => return self.array_name(&method),
+            _ => {}
         }
         let type_name = self.type_name(method.table, NameStyle::Runtime);
         let Ok(table) = self.method_table(method.table) else {
@@ -141,7 +158,8 @@ impl Runtime<'_> {
         let read = || -> Option<Vec<u64>> {
             let flags = memory.u16(at.wrapping_add(8)).ok()?;
             let count = memory.u16(at.wrapping_add(10)).ok().filter(|&n| n <= MAX_ARGUMENTS)?;
-            if flags & INSTANTIATION_KIND == GENERIC_DEFINITION {
+            let definition = if self.major() > 3 { GENERIC_DEFINITION } else { OLD_GENERIC_DEFINITION };
+            if flags & INSTANTIATION_KIND == definition {
                 return None;
             }
             let list = memory.u64(at).ok()?;
@@ -157,6 +175,43 @@ impl Runtime<'_> {
         method.kind == MethodKind::Dynamic && flags & layout.dynamic_user != 0
     }
 
+    /// `StoredSigMethodDesc`: signature, its size, flags.
+    fn stored_signature(&self, method: &Method) -> Option<Vec<u8>> {
+        let memory = self.target();
+        let at = method.address.wrapping_add(self.layout().method_desc.dynamic_name);
+        let size = memory.u32(at.wrapping_sub(8)).ok().filter(|&size| size <= MAX_SIGNATURE)?;
+        let mut signature = vec![0; size as usize];
+        memory.read(memory.u64(at.wrapping_sub(16)).ok()?, &mut signature).ok()?;
+        Some(signature)
+    }
+
+    /// Methods of an array type have a number instead of a name (`ArrayMethodDesc::GetMethodName`).
+    fn array_name(&self, method: &Method) -> String {
+        let mut out = self.type_name(method.table, NameStyle::Runtime);
+        let table = self.method_table(method.table).ok();
+        let number = table.as_ref().and_then(|table| method.slot.checked_sub(table.virtuals));
+        out.push_str(match number {
+            Some(0) => ".Get",
+            Some(1) => ".Set",
+            Some(2) => ".Address",
+            Some(_) => "..ctor",
+            None => ".<unknown method>",
+        });
+        let element = table.map(|table| table.per_inst_info);
+        match self.stored_signature(method) {
+            Some(signature) => {
+                let context = signature::Context {
+                    metadata: None,
+                    type_arguments: element.as_slice(),
+                    method_arguments: &[],
+                };
+                self.write_parameters(&mut out, &context, &signature);
+            }
+            None => out.push_str("(…)"),
+        }
+        out
+    }
+
     /// `DynamicMethodDesc`: signature, its size, flags and the name follow each other.
     fn dynamic_name(&self, method: &Method) -> String {
         let memory = self.target();
@@ -166,15 +221,13 @@ impl Runtime<'_> {
             0 => Vec::new(),
             at => memory.c_string(at, MAX_NAME),
         };
-        let size = memory.u32(method.address.wrapping_add(layout.dynamic_name - 8)).unwrap_or(0);
         let class = if self.is_user_dynamic(method) { "DynamicClass" } else { "ILStubClass" };
         let name = if name.is_empty() { "<unnamed>".into() } else { String::from_utf8_lossy(&name) };
         let mut out = format!("{class}.{name}");
-        let mut signature = vec![0; size.min(MAX_SIGNATURE) as usize];
-        if size > MAX_SIGNATURE || memory.read(word(layout.dynamic_name - 16), &mut signature).is_err() {
+        let Some(signature) = self.stored_signature(method) else {
             out.push_str("(…)");
             return out;
-        }
+        };
         // Tokens in it would belong to the module of the type that it was made for; most signatures have none.
         let table = MethodTable::read(self.target(), self.layout(), method.table);
         let module = table.as_ref().ok().and_then(|table| table.module(self.target(), self.layout()).ok());

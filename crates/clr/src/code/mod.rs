@@ -13,11 +13,13 @@ pub(crate) mod clauses;
 pub(crate) mod debug;
 mod jit;
 mod method;
+mod native;
 pub(crate) mod nibble;
 mod r2r;
 mod ranges;
 mod sections;
 mod signature;
+mod versions;
 
 use dnd_memory::Memory;
 use serde::Serialize;
@@ -28,7 +30,9 @@ use crate::runtime::Runtime;
 pub(crate) use clauses::Funclet;
 pub use debug::{Bound, DebugInfoForm, IlMap, IlOffset, NativeVariable, VariablePlace};
 pub use method::{Method, MethodKind};
+pub use native::TypeMethod;
 pub(crate) use ranges::{RangeList, list as range_list};
+pub use versions::{CodeVersion, Tier};
 
 /// What made a piece of code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -239,6 +239,8 @@ pub struct SyncLayout {
 /// `MethodDesc`; source: `vm/method.hpp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MethodDescLayout {
+    /// Its size, without what further kinds of methods and flags add.
+    pub size: u64,
     /// Bits of the token that stand in the method description; the rest is in its chunk.
     pub token_bits: u32,
     /// Type arguments of an instantiated method.
@@ -247,6 +249,11 @@ pub struct MethodDescLayout {
     pub dynamic_name: u64,
     /// Flag of a dynamic method that the program made (`DynamicMethod`), not the runtime.
     pub dynamic_user: u32,
+    /// Hash table of methods with several versions of their code, in the `AppDomain` (before 9; then it is known by the
+    /// method description).
+    pub versions_map: Option<u64>,
+    /// Flags of such a version (`NativeCodeVersionNode::m_flags`).
+    pub version_flags: u64,
 }
 
 /// Managed code; sources: `vm/codeman.h`, `vm/readytoruninfo.h`.

@@ -95,10 +95,13 @@ pub(super) const LAYOUT: Layout = Layout {
     handles: HandleLayout { segments: 208, types: 12 },
     sync: SyncLayout { holder_is_id: false },
     method_desc: MethodDescLayout {
+        size: 8,
         token_bits: 14,
         generic_args: 16,
         dynamic_name: 24,
         dynamic_user: 0x0002_0000,
+        versions_map: Some(2600),
+        version_flags: 40,
     },
     code: CodeLayout {
         range_list: true,

@@ -83,10 +83,13 @@ pub(super) const LAYOUT: Layout = Layout {
     handles: HandleLayout { segments: 48, types: 12 },
     sync: SyncLayout { holder_is_id: false },
     method_desc: MethodDescLayout {
+        size: 8,
         token_bits: 12,
         generic_args: 16,
         dynamic_name: 24,
         dynamic_user: 0x4000,
+        versions_map: Some(2520),
+        version_flags: 52,
     },
     code: CodeLayout {
         range_list: false,

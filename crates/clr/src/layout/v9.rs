@@ -88,10 +88,13 @@ pub(super) const LAYOUT: Layout = Layout {
     handles: HandleLayout { segments: 48, types: 12 },
     sync: SyncLayout { holder_is_id: false },
     method_desc: MethodDescLayout {
+        size: 16,
         token_bits: 12,
         generic_args: 24,
         dynamic_name: 32,
         dynamic_user: 0x4000,
+        versions_map: None,
+        version_flags: 52,
     },
     code: CodeLayout {
         range_list: false,

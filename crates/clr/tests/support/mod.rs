@@ -1,6 +1,8 @@
 //! Targets that lie: real cores with some of their bytes changed or missing.
 #![allow(dead_code, reason = "not every test uses everything")]
 
+pub(crate) mod damage;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
