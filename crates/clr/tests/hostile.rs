@@ -3,7 +3,6 @@
 //!
 //! `DND_HOSTILE_CASES=20000 cargo test -p dnd-clr --test hostile` tries more, `DND_HOSTILE_SEED=N` one case again.
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
-#![expect(clippy::print_stderr, reason = "a failing case says how to try it again")]
 
 mod support;
 

@@ -56,6 +56,11 @@ struct MethodFacts {
     /// Address of its IL.
     il: Option<Addr>,
     versions: Vec<Version>,
+    /// Of the address that was asked for (`ip2md`), where the debug information is at hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -88,6 +93,10 @@ fn ip2md(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     facts.offset = Some(ip.wrapping_sub(code.start));
     facts.code = Some(Addr(code.start));
     facts.jitted = true;
+    if let Some(line) = runtime.source_of_code(&code, ip).and_then(|source| source.line) {
+        facts.file = Some(line.file);
+        facts.line = Some(line.line);
+    }
     if !facts.versions.iter().any(|version| version.code.0 == code.start) {
         // Methods made at run time have no versions; other places may be missing in a small dump.
         let only = facts.versions.is_empty();
@@ -137,6 +146,8 @@ fn facts(call: &mut Call<'_, '_>, address: u64) -> Result<MethodFacts, Error> {
         code,
         il: runtime.il_address(&method).map(Addr),
         versions: versions.iter().map(|version| Version::new(runtime, version)).collect(),
+        file: None,
+        line: None,
     })
 }
 
@@ -199,6 +210,11 @@ impl Facts for MethodFacts {
             out.fmt(format_args!("     CodeAddr:           {:016x}", version.code.0));
             out.fmt(format_args!("  ({})\n", tier_name(version.tier)));
             out.fmt(format_args!("     NativeCodeVersion:  {:016X}\n", version.node.0));
+        }
+        if let (Some(file), Some(line)) = (&self.file, self.line) {
+            out.str("Source file:  ");
+            out.name(file);
+            out.fmt(format_args!(" @ {line}\n"));
         }
     }
 }
