@@ -3,7 +3,6 @@
 //!
 //! `DND_HOSTILE_CASES=5000 cargo test -p dnd-analyze --test hostile` tries more, `DND_HOSTILE_SEED=N` one case again.
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
-#![expect(clippy::print_stderr, reason = "a failing case says how to try it again")]
 
 #[path = "../../clr/tests/support/mod.rs"]
 mod support;
