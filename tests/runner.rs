@@ -9,6 +9,7 @@ mod collect;
 mod container;
 mod cores;
 mod counters;
+mod counters_alert;
 mod counters_collect;
 mod counters_export;
 mod counters_port;

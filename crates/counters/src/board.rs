@@ -78,7 +78,7 @@ fn late(received: Instant, interval: f64, now: Instant) -> Option<Duration> {
 
 /// A series in its place: by provider, name, tags.
 #[derive(Debug, Clone)]
-struct Place(Arc<Series>);
+pub(crate) struct Place(pub(crate) Arc<Series>);
 
 impl PartialEq for Place {
     fn eq(&self, other: &Self) -> bool {

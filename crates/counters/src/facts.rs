@@ -23,6 +23,9 @@ pub struct Interval<'a> {
     /// What the target said besides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<&'a Notice>,
+    /// Alerts that were raised, and what became of what they ran.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<&'a crate::alerts::Facts>,
     /// In the last document, how the session came to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<crate::session::End>,

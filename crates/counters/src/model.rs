@@ -70,7 +70,7 @@ impl Model {
                 let superseded = self.meters.reports(provider);
                 let wanted = |counter: &str| {
                     selection.includes_event_counter(provider, counter)
-                        && (!superseded || survives_meter(provider, counter))
+                        && (!superseded || selection.keeps(provider, counter))
                 };
                 let sample = self.event_counters.event(event, unix_nanos, self.interval, wanted);
                 updates.extend(sample.map(Update::Sample));

@@ -1,21 +1,21 @@
 //! Which counters to watch: the `--counters` list.
 //!
 //! The grammar is that of dotnet-counters: `provider`, `provider[counter1,counter2]`, separated by commas, and
-//! `EventCounters\provider` for one whose Meters are not wanted. Added to it: the name of a well-known counter of
-//! `System.Runtime` alone, such as `gc-heap-size`, in its old or its new spelling.
+//! `EventCounters\provider` for one whose Meters are not wanted. Added to it: the name of a well-known counter alone, of
+//! `System.Runtime` in its old or its new spelling, such as `gc-heap-size`, or of the operating system, such as `rss`.
 
 use crate::error::{Error, SelectionError};
-use crate::os::PROVIDERS;
+use crate::os::{COUNTERS, PROVIDERS};
 
 /// The provider that every process has.
 pub const SYSTEM_RUNTIME: &str = "System.Runtime";
 
 /// The prefix that leaves Meters out.
-const EVENT_COUNTERS: &str = "EventCounters\\";
+pub(crate) const EVENT_COUNTERS: &str = "EventCounters\\";
 
 /// EventCounters of `System.Runtime`, and the instruments of its Meter (.NET 9 and later) that took their place.
 /// Either name finds both.
-const SAME: [(&str, &[&str]); 22] = [
+const SAME: [(&str, &[&str]); 25] = [
     ("cpu-usage", &["dotnet.process.cpu.time", "dotnet.process.cpu.count"]),
     ("working-set", &["dotnet.process.memory.working_set"]),
     ("gc-heap-size", &["dotnet.gc.last_collection.heap.size"]),
@@ -38,6 +38,9 @@ const SAME: [(&str, &[&str]); 22] = [
     ("monitor-lock-contention-count", &["dotnet.monitor.lock_contentions"]),
     ("active-timer-count", &["dotnet.timer.count"]),
     ("assembly-count", &["dotnet.assembly.count"]),
+    ("il-bytes-jitted", &["dotnet.jit.compiled_il.size"]),
+    ("methods-jitted-count", &["dotnet.jit.compiled_methods"]),
+    ("time-in-jit", &["dotnet.jit.compilation.time"]),
 ];
 
 /// The EventCounter of `System.Runtime` that is shown beside its Meter: the size of the heap now. The Meter only has
@@ -57,8 +60,17 @@ pub(crate) fn other_names(name: &str) -> impl Iterator<Item = &'static str> {
     SAME.iter().filter_map(move |(old, new)| if new.contains(&name) { Some(*old) } else { None })
 }
 
-fn well_known(name: &str) -> bool {
-    SAME.iter().any(|(old, new)| *old == name || new.contains(&name))
+/// The provider of a well-known counter.
+pub(crate) fn provider_of(name: &str) -> Option<&'static str> {
+    if SAME.iter().any(|(old, new)| *old == name || new.contains(&name)) {
+        return Some(SYSTEM_RUNTIME);
+    }
+    COUNTERS.iter().find(|(_, counter, ..)| *counter == name).map(|(provider, ..)| *provider)
+}
+
+/// Whether it is an EventCounter of `System.Runtime`: the instruments of its Meter begin with `dotnet.`.
+fn is_old_runtime(provider: &str, name: &str) -> bool {
+    provider.eq_ignore_ascii_case(SYSTEM_RUNTIME) && !name.starts_with("dotnet.")
 }
 
 /// One provider of a selection.
@@ -89,6 +101,8 @@ impl Provider {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     providers: Vec<Provider>,
+    /// EventCounters of `System.Runtime` that are wanted beside its Meter.
+    kept: Vec<String>,
 }
 
 impl Default for Selection {
@@ -97,18 +111,24 @@ impl Default for Selection {
         let all =
             |name: &str| Provider { name: name.to_owned(), event_counters_only: false, counters: Vec::new() };
         let names = std::iter::once(SYSTEM_RUNTIME).chain(PROVIDERS);
-        Self { providers: names.map(all).collect() }
+        Self { providers: names.map(all).collect(), kept: Vec::new() }
     }
 }
 
 impl Selection {
+    /// Nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { providers: Vec::new(), kept: Vec::new() }
+    }
+
     /// Reads a `--counters` list.
     ///
     /// # Errors
     ///
     /// [`Error::Selection`] says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut selection = Self { providers: Vec::new() };
+        let mut selection = Self::empty();
         selection.read(text).map_err(|reason| Error::Selection { text: text.to_owned(), reason })?;
         Ok(selection)
     }
@@ -149,9 +169,11 @@ impl Selection {
         if name.is_empty() {
             return Err(SelectionError::EmptyProvider);
         }
-        if counters.is_empty() && well_known(name) {
+        if counters.is_empty()
+            && let Some(provider) = provider_of(name)
+        {
             counters.push(name.to_owned());
-            name = SYSTEM_RUNTIME;
+            name = provider;
         }
         let Some(same) = self.providers.iter_mut().find(|p| p.name == name) else {
             self.providers.push(Provider { name: name.to_owned(), event_counters_only, counters });
@@ -167,6 +189,36 @@ impl Selection {
             same.counters.append(&mut counters);
         }
         Ok(())
+    }
+
+    /// Adds a counter that must be watched, whatever else is. A provider that is there already stays as it is asked for.
+    pub(crate) fn watch(&mut self, provider: &str, counter: &str, event_counters_only: bool) {
+        let old = is_old_runtime(provider, counter);
+        if old && !self.kept.iter().any(|kept| kept == counter) {
+            self.kept.push(counter.to_owned());
+        }
+        match self.providers.iter_mut().find(|p| p.name.eq_ignore_ascii_case(provider)) {
+            Some(there) => {
+                if !there.counters.is_empty() && !there.counters.iter().any(|c| c == counter) {
+                    there.counters.push(counter.to_owned());
+                }
+                // Only the Meter of System.Runtime has these.
+                if provider.eq_ignore_ascii_case(SYSTEM_RUNTIME) && !old && !event_counters_only {
+                    there.event_counters_only = false;
+                }
+            }
+            None => self.providers.push(Provider {
+                name: provider.to_owned(),
+                event_counters_only: event_counters_only || old,
+                counters: vec![counter.to_owned()],
+            }),
+        }
+    }
+
+    /// Whether an EventCounter is wanted although a Meter of the same name reports.
+    pub(crate) fn keeps(&self, provider: &str, counter: &str) -> bool {
+        provider.eq_ignore_ascii_case(SYSTEM_RUNTIME)
+            && (counter == KEPT_BESIDE_METER || self.kept.iter().any(|kept| kept == counter))
     }
 
     /// The providers to ask the runtime for, in the order given.

@@ -355,6 +355,7 @@ fn plain<'a>(target: &'a str, board: &'a Board, now: Instant) -> View<'a> {
         target,
         status,
         board,
+        alerts: &[],
         deltas: false,
         sort,
         search: "",

@@ -31,12 +31,14 @@ const COLUMNS: [(&str, usize); 6] =
 pub fn processes(
     list: &[Process<'_>],
     selected: usize,
+    alerts: &[String],
     now: Instant,
     width: usize,
     height: usize,
 ) -> Vec<Line> {
     let mut lines = vec![Line::new(Style::Plain, "Press q to quit, Enter for the counters of a process.")];
     lines.push(Line::new(Style::Plain, format!("    {} processes", list.len())));
+    lines.extend(super::screen::alerts(alerts));
     lines.push(Line::default());
     let numbers: usize = COLUMNS.iter().map(|(_, width)| width + 1).sum();
     let state_width = 14;

@@ -96,6 +96,8 @@ pub struct View<'a> {
     pub status: Status,
     /// Its values.
     pub board: &'a Board,
+    /// Alerts to show.
+    pub alerts: &'a [String],
     /// Whether to show how values changed.
     pub deltas: bool,
     /// The order of rows.
@@ -182,6 +184,7 @@ fn head(view: &View<'_>) -> Vec<Line> {
     }
     status.push(Style::Dim, format!(" - {}", escape(view.target)));
     let mut lines = vec![keys, status];
+    lines.extend(alerts(view.alerts));
     for said in view.board.notices() {
         lines.push(Line::new(Style::Warning, format!("Warning: {}.", notice(said))));
     }
@@ -199,6 +202,11 @@ fn head(view: &View<'_>) -> Vec<Line> {
         Sort::Change => lines.push(Line::new(Style::Plain, "    Sorted by change")),
     }
     lines
+}
+
+/// Each alert in a line: what its action printed comes when the screen is left.
+pub(super) fn alerts(alerts: &[String]) -> impl Iterator<Item = Line> {
+    alerts.iter().map(|text| Line::new(Style::Warning, text.lines().next().unwrap_or_default()))
 }
 
 fn seconds(age: Duration) -> String {

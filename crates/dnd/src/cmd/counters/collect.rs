@@ -8,12 +8,13 @@ use dnd_counters::text::{CSV_HEADER, peer_rows};
 use dnd_counters::{Source, Update, rfc3339};
 use serde_json::json;
 
+use super::action::OutputTo;
 use super::hub::{Sink, Target, watch};
 use super::json::Documents;
 use super::lines::Said;
 use super::monitor::{finish, say};
 use super::output::Output;
-use super::{WatchArgs, unix_nanos_now};
+use super::{CountersArgs, WatchArgs, unix_nanos_now};
 use crate::error::CliError;
 use crate::target::block_on;
 
@@ -22,6 +23,9 @@ use crate::target::block_on;
 /// Values are written as they come, so that a file is whole up to the last interval whatever happens. Ctrl-C ends it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    counters: CountersArgs,
+
     #[command(flatten)]
     watch: WatchArgs,
 
@@ -66,7 +70,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if args.compat && args.format != Format::Csv {
         return Err(CliError::new(Kind::Usage, "--compat is for csv"));
     }
-    let request = args.watch.request();
+    let request = args.watch.request(args.counters.counters.clone());
     block_on(async {
         let (arrivals, started) = args.watch.targets.resolve(&args.watch.port).await?;
         if args.compat && !arrivals.single {
@@ -93,7 +97,8 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             }
             Format::Ndjson => Box::new(Documents::new(request.interval, output)),
         };
-        let watched = watch(arrivals, request, args.watch.duration, None, sink.as_mut()).await?;
+        let alerts = args.watch.alerts.start(request.interval, OutputTo::Stderr);
+        let watched = watch(arrivals, request, args.watch.duration, None, alerts, sink.as_mut()).await?;
         say(&watched);
         finish(started.as_ref())
     })

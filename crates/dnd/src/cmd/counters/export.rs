@@ -9,11 +9,12 @@ use dnd_counters::Update;
 use dnd_counters::export::{Process, otlp, prometheus};
 use tokio::sync::{mpsc, oneshot};
 
-use super::WatchArgs;
+use super::action::OutputTo;
 use super::http::{self, Collector};
 use super::hub::{Input, Sink, State, Target, watch};
 use super::lines::Said;
 use super::monitor::{finish, say};
+use super::{CountersArgs, WatchArgs};
 use crate::error::CliError;
 use crate::target::block_on;
 
@@ -25,6 +26,9 @@ const PROMETHEUS: &str = "127.0.0.1:9464";
 /// Serves http://127.0.0.1:9464/metrics, unless told otherwise. Ctrl-C ends it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    counters: CountersArgs,
+
     #[command(flatten)]
     watch: WatchArgs,
 
@@ -50,7 +54,7 @@ pub(super) struct Scrape {
 
 /// Exports until the user, the duration or the process ends it.
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let request = args.watch.request();
+    let request = args.watch.request(args.counters.counters.clone());
     block_on(async {
         let address = match (args.prometheus, &args.otlp) {
             (Some(address), _) => Some(address),
@@ -83,8 +87,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             tokio::spawn(http::push(collector, receiver));
             Push { sender, interval: Duration::from_secs(args.otlp_interval), due: None }
         });
+        let alerts = args.watch.alerts.start(request.interval, OutputTo::Stderr);
         let mut sink = Export { push, said: Said::default() };
-        let watched = watch(arrivals, request, args.watch.duration, Some(inputs), &mut sink).await;
+        let watched = watch(arrivals, request, args.watch.duration, Some(inputs), alerts, &mut sink).await;
         drop(sender);
         say(&watched?);
         finish(started.as_ref())

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::alerts::{Alerts, Told, lines, say};
 use super::export::Scrape;
 use super::targets::{Arrival, Arrivals, Subject};
 use crate::error::{CliError, stdout_failed};
@@ -70,6 +71,15 @@ pub(super) trait Sink {
         Ok(true)
     }
 
+    /// An alert was raised, or what it ran has ended.
+    fn alert(&mut self, _targets: &[Target], told: &Told) -> io::Result<()> {
+        say(&lines(told));
+        Ok(())
+    }
+
+    /// Nothing more will be asked; what was taken (a terminal) is to be given back.
+    fn close(&mut self) {}
+
     /// Nothing more will come.
     fn end(&mut self, targets: &[Target]) -> io::Result<()>;
 
@@ -99,6 +109,7 @@ pub(super) async fn watch(
     request: Request,
     duration: Option<Duration>,
     mut inputs: Option<Inputs>,
+    alerts: Option<Alerts>,
     sink: &mut dyn Sink,
 ) -> Result<Vec<Target>, CliError> {
     let mut signals = Signals::new()?;
@@ -111,6 +122,7 @@ pub(super) async fn watch(
         stop: watch::channel(false).0,
         sender,
         errors: Vec::new(),
+        alerts,
     };
     for subject in first {
         hub.add(subject);
@@ -135,12 +147,17 @@ pub(super) async fn watch(
             again = signals.recv() => {
                 if again && asked.is_some_and(|asked: Instant| asked.elapsed() > PATIENCE) {
                     // Asked again: leave at once. Closing the connections ends the sessions, too.
+                    sink.close();
+                    if let Some(alerts) = &hub.alerts {
+                        alerts.leave();
+                    }
                     return Err(CliError::Quiet(Kind::Failed));
                 }
                 asked = asked.or(Some(Instant::now()));
                 Ok(false)
             }
             Some((index, message)) = messages.recv() => hub.message(index, message, sink),
+            told = ended(&mut hub.alerts, &hub.targets) => sink.alert(&hub.targets, &told).map(|()| true),
             input = next(&mut inputs), if !stopping => match input {
                 // The terminal is gone: nobody is watching.
                 Some(Input::Terminal(Err(_))) | None => Ok(false),
@@ -155,7 +172,7 @@ pub(super) async fn watch(
                     Some(Arrival::Failed(error)) => {
                         hub.errors.push(error);
                         // Of several, others may still come.
-                        stopping = single && stop(&hub);
+                        stopping = single && hub.stop();
                     }
                     None => more = None,
                 }
@@ -166,7 +183,7 @@ pub(super) async fn watch(
                 for target in &mut hub.targets {
                     target.board.prune(Instant::now());
                 }
-                sink.tick(&hub.targets).map(|()| true)
+                hub.look(sink).and_then(|()| sink.tick(&hub.targets)).map(|()| true)
             }
             Some(ended) = hub.sessions.join_next() => {
                 while let Ok((index, message)) = messages.try_recv() {
@@ -179,13 +196,25 @@ pub(super) async fn watch(
             }
         };
         if !matches!(go_on, Ok(true)) && !stopping {
-            stopping = stop(&hub);
+            stopping = hub.stop();
         }
         if let Err(error) = go_on
             && written.is_ok()
         {
             written = Err(error);
         }
+    }
+    sink.close();
+    if let Some(alerts) = &mut hub.alerts {
+        let targets = &hub.targets;
+        let tell = |told: &Told| {
+            if written.is_ok() {
+                written = sink.alert(targets, told);
+            } else {
+                say(&lines(told));
+            }
+        };
+        alerts.settle(&mut signals, |index| name(targets, index), tell).await?;
     }
     written.and_then(|()| sink.end(&hub.targets)).map_err(|error| sink.failed(error))?;
     // Of several, those that could be watched are what was asked for.
@@ -197,9 +226,16 @@ pub(super) async fn watch(
     Ok(hub.targets)
 }
 
-fn stop(hub: &Hub) -> bool {
-    hub.stop.send_replace(true);
-    true
+/// Waits for the end of something that an alert ran.
+async fn ended(alerts: &mut Option<Alerts>, targets: &[Target]) -> Told {
+    match alerts {
+        Some(alerts) => alerts.ended(|index| name(targets, index)).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn name(targets: &[Target], index: usize) -> String {
+    targets.get(index).map(|target| target.subject.name.clone()).unwrap_or_default()
 }
 
 async fn next<T>(receiver: &mut Option<mpsc::UnboundedReceiver<T>>) -> Option<T> {
@@ -217,9 +253,26 @@ struct Hub {
     stop: watch::Sender<bool>,
     sender: mpsc::UnboundedSender<(usize, Message)>,
     errors: Vec<CliError>,
+    alerts: Option<Alerts>,
 }
 
 impl Hub {
+    /// Asks all sessions to end.
+    fn stop(&mut self) -> bool {
+        self.stop.send_replace(true);
+        if let Some(alerts) = &mut self.alerts {
+            alerts.close();
+        }
+        true
+    }
+
+    /// Tells what conditions can't come true.
+    fn look(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
+        let Some(alerts) = &mut self.alerts else { return Ok(()) };
+        let told = alerts.tick(|index| self.targets.get(index).map(|target| &target.subject));
+        told.iter().try_for_each(|told| sink.alert(&self.targets, told))
+    }
+
     fn add(&mut self, subject: Subject) {
         let index = self.targets.len();
         let now = Instant::now();
@@ -236,6 +289,9 @@ impl Hub {
             since: super::unix_nanos_now(),
             subject,
         });
+        if let Some(alerts) = &mut self.alerts {
+            alerts.watch(index);
+        }
         self.sessions.spawn(async move {
             let send = |message| {
                 // A receiver that is gone means that the program is ending.
@@ -265,7 +321,10 @@ impl Hub {
         for update in updates {
             target.board.apply(update, now);
         }
-        sink.updates(&self.targets, index, updates)
+        sink.updates(&self.targets, index, updates)?;
+        let (Some(alerts), Some(target)) = (&mut self.alerts, self.targets.get(index)) else { return Ok(()) };
+        let told = alerts.updates(index, &target.subject, updates);
+        told.iter().try_for_each(|told| sink.alert(&self.targets, told))
     }
 
     /// Asks the operating system about all targets.
@@ -287,6 +346,9 @@ impl Hub {
         match ended {
             Ok((index, end)) => {
                 let Some(target) = self.targets.get_mut(index) else { return };
+                if let Some(alerts) = &mut self.alerts {
+                    alerts.forget(index);
+                }
                 target.state = match end {
                     Ok(end) => State::Ended(end),
                     Err(error) => {
@@ -303,7 +365,7 @@ impl Hub {
 }
 
 /// What asks a program to end.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
@@ -323,7 +385,7 @@ impl Signals {
     }
 
     /// Waits for one. Whether it is one that a user sends again in impatience.
-    async fn recv(&mut self) -> bool {
+    pub(super) async fn recv(&mut self) -> bool {
         tokio::select! {
             _ = self.interrupt.recv() => true,
             _ = self.terminate.recv() => true,

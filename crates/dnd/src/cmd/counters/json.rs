@@ -4,8 +4,9 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use dnd_contract::Envelope;
-use dnd_counters::{Interval, Notice, Sample, SampleFacts, Update, rfc3339};
+use dnd_counters::{Interval, Notice, Sample, SampleFacts, Update, alerts, rfc3339};
 
+use super::alerts::Told;
 use super::hub::{Sink, State, Target};
 use super::lines::Said;
 use super::output::Output;
@@ -28,6 +29,7 @@ struct Pending {
     due: Option<Instant>,
     samples: Vec<Sample>,
     notices: Vec<Notice>,
+    alerts: Vec<alerts::Facts>,
     over: bool,
 }
 
@@ -48,6 +50,7 @@ impl Documents {
             dropped_events: target.board.dropped(),
             samples: pending.samples.iter().map(SampleFacts::from).collect(),
             notices: pending.notices.iter().collect(),
+            alerts: pending.alerts.iter().collect(),
             end: if let State::Ended(end) = target.state { Some(end) } else { None },
         };
         let envelope = Envelope { schema: "dnd.counters.monitor", version: 1, facts: document };
@@ -55,6 +58,7 @@ impl Documents {
         line.push(b'\n');
         pending.samples.clear();
         pending.notices.clear();
+        pending.alerts.clear();
         self.out.write_all(&line)?;
         self.out.flush()
     }
@@ -104,6 +108,17 @@ impl Sink for Documents {
         }
         self.said.failures(targets);
         Ok(())
+    }
+
+    fn alert(&mut self, targets: &[Target], told: &Told) -> io::Result<()> {
+        self.targets.resize_with(targets.len(), Pending::default);
+        let (Some(pending), Some(target)) = (self.targets.get_mut(told.index), targets.get(told.index))
+        else {
+            return Ok(());
+        };
+        pending.alerts.push(told.facts.clone());
+        // Behind the last document of its process there is no other to take it along.
+        if pending.over { self.write(target, told.index) } else { Ok(()) }
     }
 
     fn end(&mut self, targets: &[Target]) -> io::Result<()> {

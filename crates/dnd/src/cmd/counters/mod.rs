@@ -1,5 +1,8 @@
 //! `dnd counters`: arguments that its subcommands share, and the loop that serves them.
 
+mod action;
+mod alert;
+mod alerts;
 mod collect;
 mod export;
 mod http;
@@ -15,7 +18,7 @@ mod terminal;
 
 use std::time::Duration;
 
-use dnd_counters::{Request, Selection};
+use dnd_counters::{Request, Selection, parse_duration};
 
 use crate::error::CliError;
 
@@ -28,6 +31,8 @@ pub(crate) enum Command {
     Collect(Box<collect::Args>),
     /// Offer counters to Prometheus, or push them to an OpenTelemetry collector
     Export(Box<export::Args>),
+    /// Only wait for conditions on counters, and act on them
+    Alert(Box<alert::Args>),
 }
 
 /// Runs a subcommand.
@@ -36,6 +41,7 @@ pub(crate) fn run(command: &Command) -> Result<(), CliError> {
         Command::Monitor(args) => monitor::run(args),
         Command::Collect(args) => collect::run(args),
         Command::Export(args) => export::run(args),
+        Command::Alert(args) => alert::run(args),
     }
 }
 
@@ -47,15 +53,6 @@ struct WatchArgs {
 
     #[command(flatten)]
     port: targets::PortOptions,
-
-    /// Counters to watch: PROVIDER or PROVIDER[COUNTER,...], separated by commas [default: System.Runtime,OS,cgroup]
-    ///
-    /// A provider is an EventSource or a Meter; both are asked for, and a Meter is preferred. `EventCounters\PROVIDER`
-    /// leaves the Meter out. A well-known counter of System.Runtime needs no provider: `gc-heap-size` is
-    /// `System.Runtime[gc-heap-size]`. Its old and its new names (`dotnet.gc.last_collection.heap.size`) each find both.
-    /// `OS` and `cgroup` are what the operating system knows of the process and its container.
-    #[arg(long, value_name = "LIST", value_parser = Selection::parse)]
-    counters: Option<Selection>,
 
     /// Seconds between two samples, from 0.1
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
@@ -82,13 +79,31 @@ struct WatchArgs {
     max_time_series: u32,
 
     /// Stop after this time: DD:HH:MM:SS, or as in 90s, 10m, 1h30m
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
+
+    #[command(flatten, next_help_heading = "Alerts")]
+    alerts: alerts::AlertArgs,
+}
+
+/// Which counters to show.
+#[derive(Debug, clap::Args)]
+struct CountersArgs {
+    /// Counters to watch: PROVIDER or PROVIDER[COUNTER,...], separated by commas [default: System.Runtime,OS,cgroup]
+    ///
+    /// A provider is an EventSource or a Meter; both are asked for, and a Meter is preferred. `EventCounters\PROVIDER`
+    /// leaves the Meter out. A well-known counter of System.Runtime needs no provider: `gc-heap-size` is
+    /// `System.Runtime[gc-heap-size]`. Its old and its new names (`dotnet.gc.last_collection.heap.size`) each find both.
+    /// `OS` and `cgroup` are what the operating system knows of the process and its container.
+    #[arg(long, value_name = "LIST", value_parser = Selection::parse)]
+    counters: Option<Selection>,
 }
 
 impl WatchArgs {
-    fn request(&self) -> Request {
-        let selection = self.counters.clone().unwrap_or_default();
+    /// What to ask of a process: the counters that are to be shown (`None` for the default), and those of alerts.
+    fn request(&self, counters: Option<Selection>) -> Request {
+        let mut selection = counters.unwrap_or_default();
+        self.alerts.select(&mut selection);
         // Process ids repeat in containers: the time makes the name unique among all that watch a process.
         let started = jiff::Timestamp::now().as_nanosecond();
         let mut request = Request::new(selection, format!("dnd-{}-{started}", std::process::id()));
@@ -113,55 +128,9 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-/// `DD:HH:MM:SS` as the peers have it, or numbers with units.
-fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || "expected DD:HH:MM:SS, or as in 90s, 10m, 1h30m".to_owned();
-    let parts: Vec<&str> = text.split(':').collect();
-    if let [days, hours, minutes, seconds] = parts.as_slice() {
-        let mut total = 0u64;
-        for (part, factor) in [(days, 86_400), (hours, 3_600), (minutes, 60), (seconds, 1)] {
-            let number: u64 = part.parse().map_err(|_| bad())?;
-            total = number.checked_mul(factor).and_then(|n| total.checked_add(n)).ok_or_else(bad)?;
-        }
-        return Ok(Duration::from_secs(total));
-    }
-    let mut total = 0u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-        let (number, tail) = rest.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| bad())?;
-        let mut chars = tail.chars();
-        let factor = match chars.next() {
-            Some('s') => 1,
-            Some('m') => 60,
-            Some('h') => 3_600,
-            Some('d') => 86_400,
-            _ => return Err(bad()),
-        };
-        total = number.checked_mul(factor).and_then(|n| total.checked_add(n)).ok_or_else(bad)?;
-        rest = chars.as_str();
-    }
-    if text.is_empty() { Err(bad()) } else { Ok(Duration::from_secs(total)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations() {
-        let seconds = |text| duration(text).map(|d| d.as_secs());
-        assert_eq!(seconds("00:00:01:30"), Ok(90));
-        assert_eq!(seconds("1:0:0:0"), Ok(86_400));
-        assert_eq!(seconds("90s"), Ok(90));
-        assert_eq!(seconds("1h30m"), Ok(5_400));
-        for bad in
-            ["", "5", "1:2", "1:2:3:4:5", "m", "5x", "-1s", "99999999999999999999s", "999999999999999999d"]
-        {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn intervals() {

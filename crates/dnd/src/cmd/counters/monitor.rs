@@ -5,13 +5,14 @@ use std::io::{self, IsTerminal, Write};
 use dnd_contract::Kind;
 use dnd_counters::session::End;
 
-use super::WatchArgs;
+use super::action::OutputTo;
 use super::hub::{Sink, State, Target, watch};
 use super::json::Documents;
 use super::lines::Lines;
 use super::output::Output;
 use super::port::Started;
 use super::screen::Screen;
+use super::{CountersArgs, WatchArgs};
 use crate::error::CliError;
 use crate::target::block_on;
 
@@ -21,6 +22,9 @@ use crate::target::block_on;
 /// unit, separated by tabs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    counters: CountersArgs,
+
     #[command(flatten)]
     watch: WatchArgs,
 
@@ -35,7 +39,7 @@ pub(crate) struct Args {
 
 /// Watches until the user, the duration or the process ends it.
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
-    let request = args.watch.request();
+    let request = args.watch.request(args.counters.counters.clone());
     block_on(async {
         let screen = !args.json && io::stdout().is_terminal();
         if screen && args.watch.port.show_child_io {
@@ -56,7 +60,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         } else {
             Box::new(Lines::default())
         };
-        let watched = watch(arrivals, request, duration, keys, sink.as_mut()).await;
+        let output = if screen { OutputTo::Kept } else { OutputTo::Stderr };
+        let alerts = args.watch.alerts.start(request.interval, output);
+        let watched = watch(arrivals, request, duration, keys, alerts, sink.as_mut()).await;
         // The terminal is put back before anything is said on it.
         drop(sink);
         say(&watched?);

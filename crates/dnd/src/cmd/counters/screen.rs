@@ -8,6 +8,7 @@ use dnd_counters::session::End;
 use dnd_counters::text::{self, Process, Sort, Status, View};
 use dnd_counters::{Board, Update};
 
+use super::alerts::{Told, lines, say};
 use super::hub::{Input, Inputs, Sink, State, Target};
 use super::terminal::Terminal;
 use crate::error::{CliError, stdout_failed};
@@ -31,7 +32,14 @@ pub(super) struct Screen {
     shown: Option<usize>,
     /// The process chosen in the list.
     chosen: usize,
+    /// Alerts, as they were told.
+    alerts: Vec<String>,
+    closed: bool,
 }
+
+/// So many alerts are kept, and so many shown.
+const ALERTS: usize = 1000;
+const ALERTS_SHOWN: usize = 3;
 
 impl Screen {
     /// Takes the terminal over. A single process is shown at once, several as a list first.
@@ -51,6 +59,8 @@ impl Screen {
             frozen: None,
             shown: if single { Some(0) } else { None },
             chosen: 0,
+            alerts: Vec::new(),
+            closed: false,
         };
         Ok((screen, keys))
     }
@@ -75,7 +85,7 @@ impl Screen {
                 board: &target.board,
             })
             .collect();
-        let lines = text::processes(&list, self.chosen, Instant::now(), width, height);
+        let lines = text::processes(&list, self.chosen, self.last_alerts(), Instant::now(), width, height);
         self.terminal.show(lines)
     }
 
@@ -95,6 +105,7 @@ impl Screen {
             target: description,
             status,
             board,
+            alerts: self.last_alerts(),
             deltas: self.deltas,
             sort: self.sort,
             search: &self.search,
@@ -104,6 +115,10 @@ impl Screen {
             scroll: self.scroll,
             now,
         }
+    }
+
+    fn last_alerts(&self) -> &[String] {
+        self.alerts.get(self.alerts.len().saturating_sub(ALERTS_SHOWN)..).unwrap_or_default()
     }
 
     /// Whether to go on.
@@ -219,6 +234,26 @@ impl Sink for Screen {
         Ok(true)
     }
 
+    fn alert(&mut self, targets: &[Target], told: &Told) -> io::Result<()> {
+        let text = lines(told);
+        if self.closed {
+            say(&text);
+            return Ok(());
+        }
+        if self.alerts.len() == ALERTS {
+            self.alerts.remove(0);
+        }
+        self.alerts.push(text);
+        self.draw(targets)
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.terminal.close();
+        // They were seen on the screen at best, and that is gone.
+        self.alerts.iter().for_each(|text| say(text));
+    }
+
     fn end(&mut self, targets: &[Target]) -> io::Result<()> {
         // Whoever looks after the process has died wants its last values: they stay on the terminal.
         let Some(target) = self.shown.and_then(|index| targets.get(index)) else { return Ok(()) };
@@ -230,7 +265,6 @@ impl Sink for Screen {
         let (width, _) = self.terminal.size();
         let description = target.subject.describe();
         let drawn = text::render(&self.view(target, &description), width, usize::MAX);
-        self.terminal.close();
         let mut all = String::new();
         for line in drawn.lines.iter().skip(1) {
             all.push_str(line.text().trim_end());
