@@ -49,6 +49,8 @@ pub struct Runtime<'t> {
     unwind_tables: UnwindTables,
     vtables: OnceLock<Vec<u64>>,
     stack_roots: OnceLock<StackRootSet>,
+    /// Kept for the next question: it takes a walk over the whole heap.
+    cards: OnceLock<reach::Cards>,
 }
 
 /// PDBs of modules by their addresses, also those that were not found.
@@ -98,6 +100,7 @@ impl<'t> Runtime<'t> {
             unwind_tables: UnwindTables::default(),
             vtables: OnceLock::new(),
             stack_roots: OnceLock::new(),
+            cards: OnceLock::new(),
         })
     }
 
@@ -510,6 +513,7 @@ impl<'t> Runtime<'t> {
             allocator_of,
             dependents,
             progress,
+            cards: &self.cards,
         })
     }
 

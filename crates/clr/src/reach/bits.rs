@@ -44,6 +44,31 @@ impl Bits {
         Self::value(word).count_ones()
     }
 
+    /// Whether one of `numbers` is in it; fast when seldom any is.
+    #[inline]
+    pub(super) fn holds_any(&self, numbers: &[u32]) -> bool {
+        let words = self.0.words();
+        let bit = |at: u32| words.get((at >> 6) as usize).map_or(0, |word| Self::value(word) >> (at & 63));
+        numbers.iter().fold(0, |any, &at| any | bit(at)) & 1 != 0
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.words().iter().all(|word| Self::value(word) == 0)
+    }
+
+    pub(super) fn clear_all(&self) {
+        for word in self.words() {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes it the set of all that were not in it.
+    pub(super) fn invert(&self) {
+        for word in self.words() {
+            word.store(!Self::value(word), Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn clear(&self, at: u64) {
         if let Some(word) = self.0.words().get((at >> 6) as usize) {
             word.fetch_and(!(1 << (at & 63)), Ordering::Relaxed);

@@ -1,10 +1,13 @@
 //! The heap as a graph: what each object refers to, straight from the dump's bytes.
 
+use std::ops::ControlFlow;
+
 use super::Setting;
 use super::index::HeapIndex;
+use crate::error::Error;
 use crate::types::{MethodTable, References};
-use crate::typetable::{Edges, TypeTable};
-use crate::walk::words;
+use crate::typetable::{Edges, Slot};
+use crate::walk::{Damage, Part, Walker, words};
 
 /// No object is larger; a larger size is damage.
 const MAX_OBJECT: usize = 1 << 36;
@@ -17,27 +20,88 @@ struct TypeEdges {
     references: References,
 }
 
+/// What is met on a walk over a part of the heap.
+pub(super) trait Visitor {
+    /// An object; its references follow.
+    fn object(&mut self, address: u64);
+    /// What a reference of that object holds, null included.
+    fn reference(&mut self, value: u64);
+}
+
 /// The heap as one thread sees it; the types met, and how many objects of each were looked at.
 pub(super) struct Graph<'g, 'r> {
     setting: &'g Setting<'r>,
     pub(super) index: &'g HeapIndex<'r>,
-    pub(super) types: TypeTable,
+    /// For walks; the types met are also those of single objects.
+    walker: Walker<'r>,
+    others: Others,
+}
+
+/// References that are not simply one run in one piece of memory.
+struct Others {
     /// By the types' ordinals.
     edges: Vec<TypeEdges>,
     scratch: Vec<u8>,
     /// Pointers that led to no object: of missing or damaged memory.
-    pub(super) dangling: u64,
+    dangling: u64,
 }
 
 impl<'g, 'r> Graph<'g, 'r> {
     pub(super) fn new(setting: &'g Setting<'r>, index: &'g HeapIndex<'r>) -> Self {
-        let mut types = TypeTable::new();
-        types.insert_trusted(setting.free);
-        Self { setting, index, types, edges: Vec::new(), scratch: Vec::new(), dangling: 0 }
+        Self::with(setting, index, setting.walker())
+    }
+
+    pub(super) fn with(setting: &'g Setting<'r>, index: &'g HeapIndex<'r>, walker: Walker<'r>) -> Self {
+        let others = Others { edges: Vec::new(), scratch: Vec::new(), dangling: 0 };
+        Self { setting, index, walker, others }
     }
 
     pub(super) fn setting(&self) -> &'g Setting<'r> {
         self.setting
+    }
+
+    /// Types of the objects counted.
+    pub(super) fn types(&self) -> impl Iterator<Item = &Slot> {
+        self.walker.types.types()
+    }
+
+    /// Pointers that led to no object.
+    pub(super) fn dangling(&self) -> u64 {
+        self.others.dangling
+    }
+
+    /// What walks could not read.
+    pub(super) fn damage(&self) -> &Damage {
+        &self.walker.damage
+    }
+
+    /// Walks a part of the heap; where the walk ended.
+    pub(super) fn walk(&mut self, part: Part<'_>, visitor: &mut impl Visitor) -> Result<u64, Error> {
+        let (setting, others) = (self.setting, &mut self.others);
+        let ended = self.walker.part(part, |address, slot, size, object| {
+            visitor.object(address);
+            match one_run(slot.edges, size, object) {
+                Some(run) => {
+                    for word in run.as_chunks().0 {
+                        visitor.reference(u64::from_le_bytes(*word));
+                    }
+                }
+                None => others.visit(setting, slot, address, size, object, &mut |value| {
+                    visitor.reference(value);
+                }),
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(ended.unwrap_or(part.start))
+    }
+
+    /// Calls `visit` with the address of every object that begins in a part of the heap.
+    pub(super) fn objects(&mut self, part: Part<'_>, mut visit: impl FnMut(u64)) -> Result<(), Error> {
+        self.walker.part(part, |address, _, _, _| {
+            visit(address);
+            ControlFlow::Continue(())
+        })?;
+        Ok(())
     }
 
     /// Calls `visit` with what each reference of an object holds, null included. With `COUNT`, counts the object by type.
@@ -56,17 +120,9 @@ impl<'g, 'r> Graph<'g, 'r> {
     ) {
         if let Some(head) = object.first_chunk() {
             let [w0, w1] = words(head);
-            if let Some(slot) = self.types.known(w0 & !7) {
+            if let Some(slot) = self.walker.types.known(w0 & !7) {
                 let size = slot.size(w1 as u32);
-                let run = match slot.edges {
-                    Edges::None => Some(&[][..]),
-                    Edges::Run(first, extra) => {
-                        let length = (((size + 7) & !7).cast_signed() + i64::from(extra)).max(0);
-                        object.get(first as usize..).and_then(|rest| rest.get(..length as usize))
-                    }
-                    Edges::Unknown | Edges::Other => None,
-                };
-                if let Some(run) = run {
+                if let Some(run) = one_run(slot.edges, size, object) {
                     if COUNT {
                         slot.add(self.index.address(dense), size);
                     }
@@ -90,18 +146,51 @@ impl<'g, 'r> Graph<'g, 'r> {
             // The head goes on in another piece, or is nowhere: no type has address 0.
             None => [target.u64(address).unwrap_or(0), target.u32(address + 8).unwrap_or(0).into()],
         };
-        let found = self.types.find(target, layout, w0 & !7);
-        let Some(slot) = found.and_then(|at| self.types.slot_mut(at)) else {
-            self.dangling += 1;
+        let types = &mut self.walker.types;
+        let found = types.find(target, layout, w0 & !7);
+        let Some(slot) = found.and_then(|at| types.slot_mut(at)) else {
+            self.others.dangling += 1;
             return;
         };
         let size = slot.size(w1 as u32);
         if COUNT {
             slot.add(address, size);
         }
+        self.others.visit(self.setting, slot, address, size, object, visit);
+    }
+
+    /// The dependent handles, as dense numbers.
+    pub(super) fn dependents(&self) -> impl Iterator<Item = (u64, u64)> {
+        let index = self.index;
+        let pairs = self.setting.dependents.iter();
+        pairs.filter_map(|&(primary, secondary)| Some((index.dense(primary)?, index.dense(secondary)?)))
+    }
+
+    /// Whether the object `from` refers to `to`, by a field, as its load context, or through a dependent handle.
+    pub(super) fn refers(&mut self, from: u64, to: u64) -> bool {
+        let Some(dense) = self.index.dense(from) else { return false };
+        let mut found = false;
+        self.references::<false>(dense, |value| found |= value == to);
+        found || self.setting.dependents.contains(&(from, to))
+    }
+}
+
+impl Others {
+    /// Calls `visit` with what each reference of an object holds. `object` is the memory from the object on, as far as it
+    /// is in one piece.
+    #[inline(never)]
+    fn visit(
+        &mut self,
+        setting: &Setting<'_>,
+        slot: &mut Slot,
+        address: u64,
+        size: u64,
+        object: &[u8],
+        visit: &mut impl FnMut(u64),
+    ) {
         let ordinal = slot.ordinal as usize;
         if slot.edges == Edges::Unknown {
-            let (edges, known) = load(self.setting, slot.table);
+            let (edges, known) = load(setting, slot.table);
             slot.edges = known;
             if self.edges.len() <= ordinal {
                 self.edges.resize_with(ordinal + 1, TypeEdges::default);
@@ -122,6 +211,7 @@ impl<'g, 'r> Graph<'g, 'r> {
             return edges.references.each(object, |_, value| visit(value));
         }
         // The object goes on in another piece of the dump, or not at all.
+        let target = setting.target;
         let there = rounded <= MAX_OBJECT && target.u8(address + rounded as u64 - 1).is_ok();
         self.scratch.clear();
         if there {
@@ -133,20 +223,18 @@ impl<'g, 'r> Graph<'g, 'r> {
         }
         edges.references.each(&self.scratch, |_, value| visit(value));
     }
+}
 
-    /// The dependent handles, as dense numbers.
-    pub(super) fn dependents(&self) -> impl Iterator<Item = (u64, u64)> {
-        let index = self.index;
-        let pairs = self.setting.dependents.iter();
-        pairs.filter_map(|&(primary, secondary)| Some((index.dense(primary)?, index.dense(secondary)?)))
-    }
-
-    /// Whether the object `from` refers to `to`, by a field, as its load context, or through a dependent handle.
-    pub(super) fn refers(&mut self, from: u64, to: u64) -> bool {
-        let Some(dense) = self.index.dense(from) else { return false };
-        let mut found = false;
-        self.references::<false>(dense, |value| found |= value == to);
-        found || self.setting.dependents.contains(&(from, to))
+/// The references of an object whose type has them in one run. `object` is the memory from the object on.
+#[inline(always)]
+fn one_run(edges: Edges, size: u64, object: &[u8]) -> Option<&[u8]> {
+    match edges {
+        Edges::None => Some(&[]),
+        Edges::Run(first, extra) => {
+            let length = (((size + 7) & !7).cast_signed() + i64::from(extra)).max(0);
+            object.get(first as usize..).and_then(|rest| rest.get(..length as usize))
+        }
+        Edges::Unknown | Edges::Other => None,
     }
 }
 

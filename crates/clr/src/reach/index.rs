@@ -9,7 +9,7 @@ use dnd_memory::{Target, prefetch};
 use crate::heap::{Heap, Segment};
 
 const GRANULE_BITS: u32 = 18;
-const DENSE_BITS: u32 = GRANULE_BITS - 3;
+pub(super) const DENSE_BITS: u32 = GRANULE_BITS - 3;
 /// Largest table of granules: enough for all addresses that a process has on x86-64.
 const MAX_GRANULES: u64 = 1 << 29;
 

@@ -10,6 +10,7 @@ use super::Word;
 use super::bits::Bits;
 use super::graph::Graph;
 use crate::error::Error;
+use crate::walk::on_threads;
 
 /// Objects fetched from memory ahead of the one being looked at. Two lines each: as many as a core of this time waits for.
 const AHEAD: usize = 8;
@@ -54,15 +55,7 @@ fn drain_shared<W: Word>(graphs: &mut [Graph<'_, '_>], bits: &Bits, stack: Vec<W
         }
         result
     };
-    let work = &work;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = graphs.iter_mut().map(|graph| scope.spawn(move || work(graph))).collect();
-        let results = threads.into_iter().map(|thread| match thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        results.collect()
-    })
+    on_threads(graphs, work).into_iter().collect()
 }
 
 /// Works until the stack is empty.

@@ -1,6 +1,8 @@
 //! What reaches what: live objects, what one object keeps, and paths from roots.
 
+mod backwards;
 mod bits;
+mod cards;
 mod graph;
 mod index;
 mod mark;
@@ -10,10 +12,13 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
+
 use rustc_hash::FxHashMap;
 
 use dnd_memory::Target;
 
+pub(crate) use cards::Cards;
 pub use paths::RootPath;
 
 use crate::error::Error;
@@ -23,6 +28,8 @@ use crate::progress::Progress;
 use crate::roots::Root;
 use crate::types::MethodTable;
 use crate::typetable::Slot;
+use crate::walk::Walker;
+use backwards::Effort;
 use bits::Bits;
 use graph::Graph;
 use index::HeapIndex;
@@ -42,6 +49,22 @@ pub(crate) struct Setting<'r> {
     /// Dependent handles: (first object, second object).
     pub(crate) dependents: Vec<(u64, u64)>,
     pub(crate) progress: &'r Progress,
+    /// Which parts of the heap refer to which; found when first needed.
+    pub(crate) cards: &'r OnceLock<Cards>,
+}
+
+impl<'r> Setting<'r> {
+    fn walker(&self) -> Walker<'r> {
+        Walker::new(self.target, self.layout, self.heap, self.free, self.progress)
+    }
+
+    fn cards(&self, index: &HeapIndex<'_>) -> Result<&'r Cards, Error> {
+        if let Some(known) = self.cards.get() {
+            return Ok(known);
+        }
+        let found = Cards::new(self, index, threads(index))?;
+        Ok(self.cards.get_or_init(|| found))
+    }
 }
 
 /// Gives the `LoaderAllocator` object of a collectible type.
@@ -133,19 +156,24 @@ fn closure_with<'r, W: Word>(
     }
     let mut types: FxHashMap<u64, Slot> = FxHashMap::default();
     for graph in graphs {
-        dangling += graph.dangling;
-        for slot in graph.types.types() {
+        dangling += graph.dangling();
+        for slot in graph.types() {
             types.entry(slot.table).and_modify(|all| all.merge(slot)).or_insert(*slot);
         }
     }
     Ok(Reached { dangling, types: types.into_values().collect(), bits, objects, index })
 }
 
-/// One graph for each thread that marking is worth: a small heap is marked sooner than a thread is started.
-fn graphs<'g, 'r>(setting: &'g Setting<'r>, index: &'g HeapIndex<'r>) -> Vec<Graph<'g, 'r>> {
+/// Threads that work on the whole heap is worth: a small one is done sooner than a thread is started.
+fn threads(index: &HeapIndex<'_>) -> usize {
     let worth = usize::try_from(index.dense_len() / WORTH_A_THREAD).unwrap_or(usize::MAX);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (0..threads.min(worth).max(1)).map(|_| Graph::new(setting, index)).collect()
+    threads.min(worth).max(1)
+}
+
+/// One graph for each thread that marking is worth.
+fn graphs<'g, 'r>(setting: &'g Setting<'r>, index: &'g HeapIndex<'r>) -> Vec<Graph<'g, 'r>> {
+    (0..threads(index)).map(|_| Graph::new(setting, index)).collect()
 }
 
 /// Finds, for each root that reaches `target`, a path from it; in the order of `roots`.
@@ -153,7 +181,8 @@ pub(crate) fn paths(setting: &Setting<'_>, roots: &[Root], target: u64) -> Resul
     let index = HeapIndex::new(setting.target, setting.heap);
     // The smallest object takes three words, a usual one six or more.
     let objects = index.dense_len() / 6;
-    let patience = Patience { search: objects / 8 + 100_000, all: objects + 1_000_000 };
+    let backwards = Effort { rounds: 64, cards: objects / 300 + 1000 };
+    let patience = Patience { search: objects / 128 + 50_000, all: objects / 4 + 1_000_000, backwards };
     if u32::try_from(index.dense_len()).is_ok() {
         paths::find::<u32>(setting, &index, roots, target, patience)
     } else {

@@ -9,15 +9,19 @@
 //!
 //! Objects seen by a search that succeeded and that are not on its path could be either, so they are forgotten.
 //!
-//! Breadth-first search gives short paths but strays through memory. So when one has taken long, everything that the
-//! roots reach is marked, which is several times as fast: often the answer is that nothing reaches the target at all. And
-//! when many searches have taken long, the exact set of all objects that lead to the target is worked out
-//! ([`super::settle`]).
+//! Breadth-first search gives short paths but strays through memory. So when one has taken long, objects that refer to
+//! the target are looked for, objects that refer to those, and so on ([`super::backwards`]), until one of them is an
+//! object that the search has found, or there are no more: then the objects that lead to the target are known exactly.
+//!
+//! Where that takes too long, or parts of the heap can't be walked, everything that the roots reach is marked, which is
+//! several times as fast as searching: often the answer is that nothing reaches the target at all. And when many
+//! searches have taken long, the exact set is worked out from all references ([`super::settle`]).
 
 use dnd_contract::Addr;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
+use super::backwards::{Backwards, Effort, Progressed};
 use super::bits::Bits;
 use super::graph::Graph;
 use super::index::HeapIndex;
@@ -28,13 +32,15 @@ use super::{NextStep, Setting, Word};
 use crate::error::Error;
 use crate::roots::Root;
 
-/// Objects looked at before faster means are tried.
-#[derive(Clone, Copy)]
+/// What is done before faster means are tried.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     /// By one search, before it is made sure that a root reaches the target at all.
     pub(super) search: u64,
     /// By all searches, before the exact set of objects that lead to the target is worked out.
     pub(super) all: u64,
+    /// By the search against the direction of the references.
+    pub(super) backwards: Effort,
 }
 
 /// A path from a root to the target.
@@ -78,6 +84,15 @@ impl Leading {
         word >> (dense & 63) & 1 != 0 && self.next.contains_key(&dense)
     }
 
+    /// Inserts each object of a chain but the last, which is known already.
+    fn insert_all(&mut self, chain: &[u64]) {
+        for pair in chain.windows(2) {
+            if let [from, to] = *pair {
+                self.insert(from, to);
+            }
+        }
+    }
+
     fn path(&self, graph: &Graph<'_, '_>, from: u64) -> Vec<u64> {
         let mut at = from;
         let mut path = vec![graph.index.address(at)];
@@ -97,9 +112,10 @@ pub(super) fn find<W: Word>(
     patience: Patience,
 ) -> Result<Vec<RootPath>, Error> {
     let Some(goal) = index.dense(target) else { return Ok(Vec::new()) };
-    let mut search = Search::<W> {
+    let mut search = Search::<'_, W> {
         goal,
         leading: Leading::new(goal),
+        backwards: None,
         bits: Bits::new(index.dense_len())?,
         found: Found::new(),
         looked_at: 0,
@@ -107,45 +123,68 @@ pub(super) fn find<W: Word>(
     let mut graph = Graph::new(setting, index);
     // Roots before this one are known not to reach the target.
     let mut first = 0;
-    let (mut sure, mut settled) = (false, false);
+    let mut means = Means::Searches;
     let mut out = Vec::new();
     for (number, root) in roots.iter().enumerate() {
         let Some(start) = index.dense(root.object).filter(|_| number >= first) else { continue };
         let left = roots.get(number..).unwrap_or_default();
-        let limit = if sure { u64::MAX } else { patience.search };
-        let reaches = match search.reaches(&mut graph, start, limit)? {
+        let mut reaches = match means {
+            Means::Searches => search.reaches(&mut graph, start, patience.search)?,
+            _ => search.reaches(&mut graph, start, u64::MAX)?,
+        };
+        if reaches.is_none() {
+            (means, reaches) = search.backwards(&mut graph, left, patience)?;
+        }
+        let reaches = match reaches {
             Some(reaches) => reaches,
-            None => {
-                sure = true;
-                match search.first_that_reaches(setting, index, left)? {
-                    None => break,
-                    Some(0) => search.reaches(&mut graph, start, u64::MAX)?.unwrap_or(false),
-                    Some(skip) => {
-                        search.forget();
-                        first = number + skip;
-                        false
-                    }
+            None => match search.first_that_reaches(setting, index, left)? {
+                None => break,
+                Some(0) => search.reaches(&mut graph, start, u64::MAX)?.unwrap_or(false),
+                Some(skip) => {
+                    search.forget();
+                    first = number + skip;
+                    false
                 }
-            }
+            },
         };
         if reaches {
             let objects = search.leading.path(&graph, start);
             // The promise made to the user: no edge is shown that is not there.
-            if objects.windows(2).all(|pair| matches!(*pair, [from, to] if graph.refers(from, to))) {
+            let checked =
+                objects.windows(2).all(|pair| matches!(*pair, [from, to] if graph.refers(from, to)));
+            if checked && objects.last() == Some(&target) {
                 out.push(RootPath { root: number, objects });
             }
         }
-        if !settled && search.looked_at > patience.all {
-            (settled, sure) = (true, true);
-            search.settle(setting, index, left)?;
+        if means != Means::All && search.looked_at > patience.all {
+            if means == Means::Searches {
+                (means, _) = search.backwards(&mut graph, left, patience)?;
+            }
+            if means != Means::All {
+                means = Means::All;
+                search.settle(setting, index, left)?;
+            }
         }
     }
     Ok(out)
 }
 
-struct Search<W> {
+/// What is known besides what searches found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Means {
+    /// Perhaps some objects that lead to the target.
+    Searches,
+    /// That a root reaches the target.
+    Marked,
+    /// All objects that lead to the target.
+    All,
+}
+
+struct Search<'r, W> {
     goal: u64,
     leading: Leading,
+    /// Further objects that lead to the target.
+    backwards: Option<Backwards<'r>>,
     /// Objects that do not lead to the target, and those of the search under way.
     bits: Bits,
     found: Found<W>,
@@ -153,46 +192,97 @@ struct Search<W> {
     looked_at: u64,
 }
 
-impl<W: Word> Search<W> {
+impl<'r, W: Word> Search<'r, W> {
     /// Whether an object leads to the target; a way there is then in `leading`. `None`: more than `limit` objects were
     /// looked at; the same call goes on.
     fn reaches(&mut self, graph: &mut Graph<'_, '_>, start: u64, limit: u64) -> Result<Option<bool>, Error> {
         if self.leading.contains(start) {
             return Ok(Some(true));
         }
+        let (leading, backwards) = (&self.leading, self.backwards.as_ref());
+        let wanted = |dense| leading.contains(dense) || backwards.is_some_and(|known| known.contains(dense));
         let goes_on = self.found.get(0) == Some(start);
         if !goes_on {
+            if wanted(start) {
+                self.lead(graph, &[start])?;
+                return Ok(Some(true));
+            }
             if self.bits.get(start) {
                 return Ok(Some(false));
             }
             self.found.push(&self.bits, start);
         }
-        let leading = &self.leading;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let hit =
-            match self.found.search::<false>(graph, &self.bits, limit, |dense| leading.contains(dense))? {
-                Outcome::Limit => return Ok(None),
-                Outcome::All => None,
-                Outcome::Hit(hit) => Some(hit),
-            };
-        self.looked_at += self.found.len() as u64;
-        let Some(hit) = hit else {
-            self.found.reset();
-            return Ok(Some(false));
+        let hit = match self.found.search::<false>(graph, &self.bits, limit, wanted)? {
+            Outcome::Limit => return Ok(None),
+            Outcome::All => None,
+            Outcome::Hit(hit) => Some(hit),
         };
-        let chain: Vec<u64> = self
-            .found
-            .chain(graph, hit)
-            .into_iter()
-            .filter_map(|position| self.found.get(position))
-            .collect();
-        self.forget();
-        for pair in chain.windows(2) {
-            if let [from, to] = *pair {
-                self.leading.insert(from, to);
+        match hit {
+            Some(hit) => self.arrived(graph, hit)?,
+            None => {
+                self.looked_at += self.found.len() as u64;
+                self.found.reset();
             }
         }
-        Ok(Some(true))
+        Ok(Some(hit.is_some()))
+    }
+
+    /// Ends the search under way, which found an object that leads to the target.
+    fn arrived(&mut self, graph: &mut Graph<'_, '_>, hit: usize) -> Result<(), Error> {
+        self.looked_at += self.found.len() as u64;
+        let chain = self.found.chain(graph, hit);
+        let chain: Vec<u64> = chain.into_iter().filter_map(|position| self.found.get(position)).collect();
+        self.forget();
+        self.lead(graph, &chain)
+    }
+
+    /// Notes a chain of objects of which the last leads to the target.
+    fn lead(&mut self, graph: &mut Graph<'_, '_>, chain: &[u64]) -> Result<(), Error> {
+        if let (Some(&last), Some(known)) = (chain.last(), &self.backwards)
+            && !self.leading.contains(last)
+        {
+            let leading = &self.leading;
+            let onward = known.path(graph, last, |dense| leading.contains(dense))?;
+            self.leading.insert_all(&onward);
+        }
+        self.leading.insert_all(chain);
+        Ok(())
+    }
+
+    /// Goes on against the direction of the references after searches have taken too long: whether the search under way
+    /// has success then, `None` when that is not known.
+    fn backwards(
+        &mut self,
+        graph: &mut Graph<'_, 'r>,
+        roots: &[Root],
+        patience: Patience,
+    ) -> Result<(Means, Option<bool>), Error> {
+        let known = match &mut self.backwards {
+            Some(known) => known,
+            None => {
+                let cards = graph.setting().cards(graph.index)?;
+                self.backwards.insert(Backwards::new(graph, cards, self.goal, roots)?)
+            }
+        };
+        match known.advance(graph, &self.bits, patience.backwards)? {
+            Progressed::Met(member) => {
+                let position = self.found.iter().position(|dense| dense == member);
+                let Some(position) = position else { return Ok((Means::Marked, None)) };
+                self.arrived(graph, position)?;
+                Ok((Means::Searches, Some(true)))
+            }
+            Progressed::Complete => {
+                self.found = Found::new();
+                if let Some(known) = self.backwards.take() {
+                    // From now on a search enters no other objects.
+                    self.bits = known.into_members();
+                    self.bits.invert();
+                }
+                Ok((Means::All, Some(false)))
+            }
+            Progressed::GaveUp => Ok((Means::Marked, None)),
+        }
     }
 
     /// Forgets the search under way.
@@ -227,6 +317,7 @@ impl<W: Word> Search<W> {
     /// Marks all objects that `roots` reach and that do not lead to the target: after this a search never enters one.
     fn settle(&mut self, setting: &Setting<'_>, index: &HeapIndex<'_>, roots: &[Root]) -> Result<(), Error> {
         self.found = Found::new();
+        self.backwards = None;
         let starts = roots.iter().filter_map(|root| index.dense(root.object));
         // If it is too large a task, searches just go on.
         settle::<W>(setting, index, starts, self.goal, &self.bits)?;

@@ -75,8 +75,8 @@ impl<W: Word> Found<W> {
         self.by_dependent.clear();
     }
 
-    /// Searches on until everything reachable is found, or an object for which `wanted` says so, or more than `limit`
-    /// objects.
+    /// Searches on until everything reachable is found, or an object for which `wanted` says so, or about `limit` objects
+    /// were looked at.
     pub(super) fn search<const COUNT: bool>(
         &mut self,
         graph: &mut Graph<'_, '_>,
@@ -88,7 +88,7 @@ impl<W: Word> Found<W> {
         loop {
             while self.head < self.queue.len() {
                 if self.head.is_multiple_of(CHECKPOINT) {
-                    if self.queue.len() > limit {
+                    if self.head >= limit {
                         return Ok(Outcome::Limit);
                     }
                     self.tails.push(self.queue.len());

@@ -7,6 +7,7 @@
 mod count;
 #[cfg(test)]
 pub(crate) mod fake;
+mod parts;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::typetable::{Slot, TypeTable};
 
 pub(crate) use count::count;
 pub use count::{LARGE_FREE, Statistics};
+pub(crate) use parts::{Part, Plan, in_parts, on_threads};
 
 /// Bytes walked between two looks at the cancel flag.
 const WINDOW: u64 = 1 << 20;
@@ -115,27 +117,25 @@ enum Look {
     End,
 }
 
-impl Window<'_> {
+impl<'r> Window<'r> {
     fn at(&self) -> u64 {
         self.base + self.offset as u64
     }
 
-    /// The next object, if it is of a known type and all of it lies in the window: its address, slot and size.
+    /// The next object, if it is of a known type and all of it lies in the window: its address, slot, size and bytes.
     #[inline(always)]
-    fn next<'t>(&mut self, types: &'t mut TypeTable) -> Option<(u64, &'t mut Slot, u64)> {
+    fn next<'t>(&mut self, types: &'t mut TypeTable) -> Option<(u64, &'t mut Slot, u64, &'r [u8])> {
         let rest = self.bytes.get(self.offset..)?;
         let [w0, w1] = words(rest.first_chunk()?);
         // The GC borrows the lowest bits while it marks.
         let slot = types.known(w0 & !7)?;
         let size = slot.size(w1 as u32);
         let rounded = (size + 7) & !7;
-        if rounded > rest.len() as u64 {
-            return None;
-        }
+        let object = rest.get(..usize::try_from(rounded).ok()?)?;
         let address = self.at();
-        self.offset += rounded as usize;
+        self.offset += object.len();
         prefetch(self.bytes, self.offset + AHEAD);
-        Some((address, slot, size))
+        Some((address, slot, size, object))
     }
 }
 
@@ -158,35 +158,49 @@ impl<'r> Walker<'r> {
         segment: &Segment,
         mut visit: impl FnMut(u64, &mut Slot, u64) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Error> {
-        let mut cursor = self.cursor(segment, segment.start, segment.end);
+        let ended = self.part(Part::whole(segment), |address, slot, size, _| visit(address, slot, size))?;
+        Ok(if ended.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+
+    /// Calls `visit` for every object that begins in `part` with (address, its type's slot, its size, its bytes up to the
+    /// next object; none when they are in several pieces). Where the walk ended: at the part's end, or behind it when an
+    /// object goes on there; `None` when `visit` broke it off.
+    #[inline]
+    pub(crate) fn part(
+        &mut self,
+        part: Part<'_>,
+        mut visit: impl FnMut(u64, &mut Slot, u64, &'r [u8]) -> ControlFlow<()>,
+    ) -> Result<Option<u64>, Error> {
+        let mut cursor = self.cursor(part);
         loop {
-            while let Some((address, slot, size)) = cursor.window.next(&mut self.types) {
-                if visit(address, slot, size).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            match self.look_around(&mut cursor)? {
-                Look::Window => {}
-                Look::Object(address, index, size) => {
-                    if self.types.slot_mut(index).is_some_and(|slot| visit(address, slot, size).is_break()) {
-                        return Ok(ControlFlow::Break(()));
+            let found = match cursor.window.next(&mut self.types) {
+                Some(found) => Some(found),
+                None => match self.look_around(&mut cursor)? {
+                    Look::Window => None,
+                    Look::Object(address, index, size) => {
+                        self.types.slot_mut(index).map(|slot| (address, slot, size, &[][..]))
                     }
-                }
-                Look::End => return Ok(ControlFlow::Continue(())),
+                    Look::End => return Ok(Some(cursor.window.at())),
+                },
+            };
+            // One call, so that it is compiled into this loop.
+            if let Some((address, slot, size, object)) = found
+                && visit(address, slot, size, object).is_break()
+            {
+                return Ok(None);
             }
         }
     }
 
-    /// A walk of a part of a segment; an object begins at `from`.
-    fn cursor(&self, segment: &Segment, from: u64, stop: u64) -> Cursor<'r> {
-        let contexts = self.heap.contexts_in(segment);
-        let passed = contexts.partition_point(|&(pointer, _)| pointer < from);
+    fn cursor(&self, part: Part<'_>) -> Cursor<'r> {
+        let contexts = self.heap.contexts_in(part.segment);
+        let passed = contexts.partition_point(|&(pointer, _)| pointer < part.start);
         Cursor {
-            window: Window { base: from, bytes: &[], offset: 0 },
-            stop,
-            end: segment.end,
+            window: Window { base: part.start, bytes: &[], offset: 0 },
+            stop: part.stop,
+            end: part.segment.end,
             gaps: Gaps::new(contexts.get(passed..).unwrap_or_default()),
-            told: from,
+            told: part.start,
         }
     }
 

@@ -3,6 +3,7 @@ use std::ops::ControlFlow;
 
 use super::count::count_in_parts;
 use super::fake::{Fake, Numbers, Refs};
+use super::parts::Plan;
 use super::*;
 
 /// What a walk must find: (address, type, size).
@@ -57,7 +58,8 @@ type Counts = BTreeMap<u64, (u64, u64, u64)>;
 
 fn counted(fake: &Fake, threads: usize, part: u64) -> (Counts, Damage) {
     let progress = Progress::new();
-    let found = count_in_parts(&|| fake.walker(&progress), &fake.heap.segments, threads, part).unwrap();
+    let found =
+        count_in_parts(&|| fake.walker(&progress), &fake.heap.segments, Plan { threads, part }).unwrap();
     (
         found.types.iter().map(|slot| (slot.table, (slot.count, slot.bytes, slot.first))).collect(),
         found.damage,
@@ -166,6 +168,7 @@ fn a_cancelled_walk_ends() {
     fake.finish();
     let progress = Progress::new();
     progress.cancel();
-    let result = count_in_parts(&|| fake.walker(&progress), &fake.heap.segments, 2, 300);
+    let result =
+        count_in_parts(&|| fake.walker(&progress), &fake.heap.segments, Plan { threads: 2, part: 300 });
     assert!(matches!(result, Err(Error::Cancelled)));
 }

@@ -1,7 +1,10 @@
+mod backwards;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::roots::RootKind;
+use crate::walk::Plan;
 use crate::walk::fake::{Fake, Numbers, Refs};
 
 const COLLECTIBLE: u32 = 0x1000_0000;
@@ -37,6 +40,10 @@ impl World {
     }
 
     fn ask<T>(&self, ask: impl FnOnce(&Setting<'_>) -> T) -> T {
+        self.ask_with(&OnceLock::new(), ask)
+    }
+
+    fn ask_with<T>(&self, cards: &OnceLock<Cards>, ask: impl FnOnce(&Setting<'_>) -> T) -> T {
         let allocator_of = |_: &MethodTable| self.allocator;
         ask(&Setting {
             target: &self.fake.target,
@@ -46,7 +53,17 @@ impl World {
             allocator_of: &allocator_of,
             dependents: self.dependents.clone(),
             progress: &self.progress,
+            cards,
         })
+    }
+
+    /// Cards of `1 << bits` words, room for `room` targets, made in parts of about `part` bytes.
+    fn cards(&self, bits: u32, room: u64, part: u64) -> OnceLock<Cards> {
+        let made = self.ask(|setting| {
+            let index = HeapIndex::new(setting.target, setting.heap);
+            Cards::with(setting, &index, Plan { threads: 2, part }, bits, room).unwrap()
+        });
+        OnceLock::from(made)
     }
 
     /// What `starts` reach, and how far each is, by a plain search.
@@ -66,10 +83,9 @@ impl World {
     }
 
     /// Compares the paths to `target` with a plain search from every root.
-    fn check_paths(&self, roots: &[u64], target: u64, patience: Patience) {
-        let listed: Vec<Root> =
-            roots.iter().map(|&object| Root { address: 0, object, kind: RootKind::FinalizerQueue }).collect();
-        let paths = self.ask(|setting| {
+    fn check_paths(&self, roots: &[u64], target: u64, patience: Patience, cards: &OnceLock<Cards>) {
+        let listed = listed(roots);
+        let paths = self.ask_with(cards, |setting| {
             let index = HeapIndex::new(setting.target, setting.heap);
             let small = paths::find::<u32>(setting, &index, &listed, target, patience).unwrap();
             assert_eq!(small, paths::find::<u64>(setting, &index, &listed, target, patience).unwrap());
@@ -81,7 +97,7 @@ impl World {
         assert_eq!(
             paths.iter().map(|path| path.root).collect::<Vec<_>>(),
             want,
-            "roots that reach {target:x}"
+            "roots that reach {target:x}, {patience:?}"
         );
         for path in &paths {
             assert_eq!(path.objects.first(), Some(&roots[path.root]));
@@ -92,8 +108,10 @@ impl World {
                 assert!(real, "{:x} does not refer to {:x}", step[0], step[1]);
             }
         }
-        if let Some(first) = paths.first().filter(|_| self.dependents.is_empty()) {
-            assert_eq!(Some(first.objects.len()), from[first.root], "the first path is a shortest one");
+        // Whoever is in no hurry gets a shortest one first.
+        let patient = patience.search == u64::MAX && self.dependents.is_empty();
+        if let Some(first) = paths.first().filter(|_| patient) {
+            assert_eq!(Some(first.objects.len()), from[first.root]);
         }
     }
 
@@ -121,23 +139,32 @@ impl World {
             for &object in self.edges.keys() {
                 assert_eq!(bits.get(index.dense(object).unwrap()), want.contains_key(&object), "{object:x}");
             }
-            let counted: u64 = graphs.iter().flat_map(|g| g.types.types()).map(|slot| slot.count).sum();
+            let counted: u64 = graphs.iter().flat_map(Graph::types).map(|slot| slot.count).sum();
             assert_eq!(counted, want.len() as u64);
         });
     }
 }
 
-const PATIENT: Patience = Patience { search: u64::MAX, all: u64::MAX };
+fn listed(roots: &[u64]) -> Vec<Root> {
+    roots.iter().map(|&object| Root { address: 0, object, kind: RootKind::FinalizerQueue }).collect()
+}
 
-/// All ways to answer: by searches alone, with marking in between, with the exact set from the first root on.
-fn patiences() -> [Patience; 5] {
-    [
-        PATIENT,
-        Patience { search: 0, ..PATIENT },
-        Patience { all: 0, ..PATIENT },
-        Patience { search: 20, all: 50 },
-        Patience { search: 0, all: 0 },
-    ]
+const FULL: Effort = Effort { rounds: usize::MAX, cards: u64::MAX };
+const PATIENT: Patience = Patience { search: u64::MAX, all: u64::MAX, backwards: FULL };
+
+/// All ways to answer: by searches from the roots alone; at once against the references, to the end and given up after
+/// no, some or one round; with the exact set from the second root on, found in both ways.
+fn patiences() -> Vec<Patience> {
+    let mut all = vec![PATIENT];
+    for rounds in [usize::MAX, 0, 1, 2, 3] {
+        let backwards = Effort { rounds, ..FULL };
+        all.push(Patience { search: 0, all: u64::MAX, backwards });
+        all.push(Patience { search: u64::MAX, all: 0, backwards });
+        all.push(Patience { search: 0, all: 0, backwards });
+        all.push(Patience { search: 0, all: 50, backwards });
+    }
+    all.push(Patience { search: 0, backwards: Effort { cards: 0, ..FULL }, ..PATIENT });
+    all
 }
 
 /// Objects of all shapes in several segments, referring to each other at random. `spacing`: bytes between segments; when
@@ -159,6 +186,9 @@ fn random(numbers: &mut Numbers, objects: u64, references: u64, spacing: u64) ->
     for segment in 0..segments {
         world.fake.add_segment(0x7f00_0000_0040 + segment * spacing);
         for _ in 0..objects / segments {
+            if numbers.below(20) == 0 {
+                world.fake.add_gap(24 + 8 * numbers.below(40) as usize);
+            }
             let (table, components, offsets) = &types[numbers.below(types.len() as u64) as usize];
             places.push((world.add(*table, *components), offsets.clone(), *table == types[5].0));
         }
@@ -208,7 +238,14 @@ fn roots_and_paths_are_those_of_a_plain_search() {
         world.check_closure(&roots);
         for patience in patiences() {
             let target = any(&mut numbers);
-            world.check_paths(&roots, target, patience);
+            let room = [0, numbers.below(100), u64::MAX / 2][numbers.below(3) as usize];
+            let part = [200, 1000, u64::MAX / 2][numbers.below(3) as usize];
+            let cards = world.cards(3 + numbers.below(7) as u32, room, part);
+            world.check_paths(&roots, target, patience, &cards);
+            if patience.search == 0 {
+                let found: Vec<u64> = (0..numbers.below(10)).map(|_| any(&mut numbers)).collect();
+                world.check_members(target, &found, &cards);
+            }
         }
     }
 }
@@ -236,7 +273,7 @@ fn pointers_to_nowhere_end_a_path_and_are_counted() {
     world.edges.insert(8, BTreeSet::new());
     world.edges.insert(0, BTreeSet::new());
     for patience in patiences() {
-        world.check_paths(&[root, lost, end, 8, 0], end, patience);
+        world.check_paths(&[root, lost, end, 8, 0], end, patience, &OnceLock::new());
     }
     world.ask(|setting| {
         let found = closure(setting, [root, 0, 0x1000].into_iter(), false).unwrap();
@@ -264,9 +301,10 @@ fn memory_that_is_missing_hides_only_what_lies_in_it() {
     }
     world.fake.finish();
     for patience in patiences() {
-        world.check_paths(&[objects[0], objects[10], objects[55]], objects[99], patience);
-        world.check_paths(&[objects[0], objects[10], objects[55]], objects[19], patience);
-        world.check_paths(&[objects[0], objects[10], objects[55]], objects[58], patience);
+        let roots = [objects[0], objects[10], objects[55]];
+        for target in [99, 19, 58] {
+            world.check_paths(&roots, objects[target], patience, &OnceLock::new());
+        }
     }
 }
 
@@ -288,7 +326,7 @@ fn a_long_list_takes_neither_stack_nor_time() {
     let target = nodes[NODES / 2 + 1000];
     world.ask(|setting| {
         let index = HeapIndex::new(setting.target, setting.heap);
-        for patience in [PATIENT, Patience { search: 10, all: 10 }] {
+        for patience in [PATIENT, Patience { search: 10, all: 10, ..PATIENT }] {
             let paths = paths::find::<u32>(setting, &index, &roots, target, patience).unwrap();
             let lengths: Vec<(usize, usize)> = paths.iter().map(|p| (p.root, p.objects.len())).collect();
             assert_eq!(lengths, [(0, NODES / 2 + 1001), (1, NODES / 2 - 1000), (2, 1001)]);
@@ -324,7 +362,7 @@ fn wide_heaps_are_marked_by_all_threads_and_nothing_is_lost() {
             assert!(bits.set::<false>(start) && !bits.set::<false>(start));
             let mut graphs: Vec<_> = (0..threads).map(|_| Graph::new(setting, &index)).collect();
             mark::mark(&mut graphs, &bits, vec![start as u32]).unwrap();
-            let counted: u64 = graphs.iter().flat_map(|g| g.types.types()).map(|slot| slot.count).sum();
+            let counted: u64 = graphs.iter().flat_map(Graph::types).map(|slot| slot.count).sum();
             assert_eq!(counted, 1 + 3 * WIDTH, "{threads} threads");
         }
     });
