@@ -306,6 +306,8 @@ fn every_way_to_end_it_restores_the_terminal() {
     screen.keys("q");
     screen.wait_end();
     assert!(!screen.raw().contains("\x1b[1m"), "{:?}", screen.raw());
+    // That the watching ends is not the end of the process.
+    assert!(!screen.raw().contains("has ended"), "{:?}", screen.raw());
     assert!(target.alive());
 }
 

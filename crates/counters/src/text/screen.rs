@@ -73,6 +73,8 @@ pub enum Status {
     Paused,
     /// The target has ended; what is shown is the last that was known.
     Ended,
+    /// It could not be watched any longer; what is shown is the last that was known.
+    Lost,
 }
 
 /// The order of rows.
@@ -164,7 +166,7 @@ pub fn render(view: &View<'_>, width: usize, height: usize) -> Drawn {
 fn head(view: &View<'_>) -> Vec<Line> {
     let mut keys = Line::new(Style::Plain, "Press p to pause, r to resume, q to quit.");
     keys.push(Style::Dim, "  / search  s sort  c chart  d deltas");
-    let late = view.board.late(view.now).filter(|_| view.status != Status::Ended);
+    let late = view.board.late(view.now).filter(|_| !matches!(view.status, Status::Ended | Status::Lost));
     let mut status = Line::new(Style::Plain, "    Status: ");
     match (view.status, late) {
         (Status::Waiting, None) => status.push(Style::Plain, "Waiting for initial payload..."),
@@ -181,6 +183,9 @@ fn head(view: &View<'_>) -> Vec<Line> {
         ),
         (Status::Paused, _) => status.push(Style::Bold, "Paused"),
         (Status::Ended, _) => status.push(Style::Warning, "The process has ended; these are its last values"),
+        (Status::Lost, _) => {
+            status.push(Style::Warning, "Not watched any more; these are the last values");
+        }
     }
     status.push(Style::Dim, format!(" - {}", escape(view.target)));
     let mut lines = vec![keys, status];

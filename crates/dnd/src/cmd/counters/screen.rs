@@ -94,7 +94,8 @@ impl Screen {
             Some((board, when)) => (board, *when, Status::Paused),
             None => {
                 let status = match target.state {
-                    State::Ended(_) | State::Failed(_) => Status::Ended,
+                    State::Ended(End::TargetEnded | End::TargetDied) => Status::Ended,
+                    State::Failed(_) => Status::Lost,
                     _ if target.board.has_runtime() => Status::Running,
                     _ => Status::Waiting,
                 };
@@ -203,9 +204,9 @@ fn name(target: &Target) -> String {
 fn state(target: &Target) -> String {
     match &target.state {
         State::Starting => "starting".to_owned(),
-        State::Watched => String::new(),
+        State::Watched | State::Ended(End::Stopped | End::Abandoned) => String::new(),
         State::Ended(End::TargetDied) => "died".to_owned(),
-        State::Ended(_) => "ended".to_owned(),
+        State::Ended(End::TargetEnded) => "ended".to_owned(),
         State::Failed(reason) => reason.clone(),
     }
 }
