@@ -1,6 +1,7 @@
 //! The end-to-end tests.
 
 mod analyze;
+mod analyze_crashes;
 mod analyze_methods;
 mod analyze_repl;
 mod analyze_stacks;

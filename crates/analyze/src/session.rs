@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::args::{Args, words};
 use crate::error::Error;
+use crate::info::Signal;
 use crate::inspect::display_name;
 use crate::out::Out;
 use crate::statics::Statics;
@@ -50,6 +51,8 @@ pub struct Session<'r> {
     statics: OnceCell<Statics>,
     /// Those of instances of generic types too.
     all_statics: OnceCell<Statics>,
+    /// The signal that the dump was taken for.
+    pub(crate) signal: Option<Signal>,
     /// Operating system id of the thread that commands about a thread mean.
     pub(crate) current_thread: Cell<Option<u32>>,
 }
@@ -64,8 +67,15 @@ impl<'r> Session<'r> {
             type_names: OnceCell::new(),
             statics: OnceCell::new(),
             all_statics: OnceCell::new(),
+            signal: None,
             current_thread: Cell::new(None),
         }
+    }
+
+    /// The same, with the signal that the dump was taken for (`info::signal`), if it was for one.
+    #[must_use]
+    pub fn with_signal(self, signal: Option<Signal>) -> Self {
+        Session { signal, ..self }
     }
 
     /// Runs one command line and writes its answer to `to`.

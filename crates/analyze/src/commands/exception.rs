@@ -41,8 +41,9 @@ pub(crate) static DUMP: Command = Command {
 /// UTF-16 units of a message that are shown.
 const MAX_MESSAGE: u32 = 1 << 16;
 
+/// An exception, as the commands show it.
 #[derive(Debug, Serialize)]
-struct Line {
+pub(super) struct Line {
     object: Addr,
     mt: Addr,
     #[serde(rename = "type")]
@@ -98,17 +99,23 @@ fn print(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         }
     };
     let read = |address: u64| {
-        let found = if address.is_multiple_of(8) { runtime.exception(address).ok().flatten() } else { None };
-        found.ok_or(Error::NotA { addr: address, wanted: "the address of an exception object" })
+        read(runtime, address)
+            .ok_or(Error::NotA { addr: address, wanted: "the address of an exception object" })
     };
-    let mut exceptions = vec![line(runtime, &read(address)?)];
+    let mut exceptions = vec![read(address)?];
     let more = !nested.is_empty() && !call.args.flag("nested");
     if !more {
         for address in nested {
-            exceptions.push(line(runtime, &read(address)?));
+            exceptions.push(read(address)?);
         }
     }
     call.emit("printexception", 1, &Printed { exceptions, more_nested: more })
+}
+
+/// The exception at an address; `None` when there is none, or it is not in the dump.
+pub(super) fn read(runtime: &Runtime<'_>, address: u64) -> Option<Line> {
+    let found = if address.is_multiple_of(8) { runtime.exception(address).ok().flatten() } else { None };
+    found.map(|exception| line(runtime, &exception))
 }
 
 fn line(runtime: &Runtime<'_>, exception: &Exception) -> Line {
@@ -170,7 +177,7 @@ impl Facts for Printed {
 }
 
 impl Line {
-    fn text(&self, out: &mut Out<'_>) {
+    pub(super) fn text(&self, out: &mut Out<'_>) {
         out.fmt(format_args!("Exception object: {:016x}\nException type:   ", self.object.0));
         out.name(&self.type_name);
         out.str("\nMessage:          ");

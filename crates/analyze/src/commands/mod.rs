@@ -2,6 +2,7 @@
 
 pub(crate) mod array;
 pub(crate) mod clrstack;
+pub(crate) mod crash;
 pub(crate) mod current_thread;
 pub(crate) mod deadlocks;
 pub(crate) mod dumpheap;

@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use kind::{DumpKind, FilePages, Kind};
 pub use limits::{Limit, Severity, warnings};
 pub use modules::{MissingMetadata, Modules};
-pub use process::{ArgumentsFrom, Process, Signal};
+pub use process::{ArgumentsFrom, Process, Signal, signal};
 pub use text::write_text;
 
 /// What a dump is and holds.

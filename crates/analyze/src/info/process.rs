@@ -111,7 +111,7 @@ fn arguments(core: &Core) -> Option<Vec<String>> {
 }
 
 /// The signal that a dump was taken for.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Signal {
     /// Its number.
     pub number: i32,
@@ -132,7 +132,9 @@ pub struct Signal {
 /// Signals that mean nothing: gdb stops a process with these to write its core.
 const STOPS: [i32; 3] = [0, 5, 19];
 
-pub(super) fn signal(core: &Core, runtime: Option<&Runtime<'_>>) -> Option<Signal> {
+/// The signal that a dump was taken for; `None` when it was for none, or it does not tell.
+#[must_use]
+pub fn signal(core: &Core, runtime: Option<&Runtime<'_>>) -> Option<Signal> {
     let signal = core.signal()?;
     let threads = core.threads();
     let number = u16::try_from(signal.number).ok()?;

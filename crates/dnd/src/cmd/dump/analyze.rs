@@ -1,6 +1,6 @@
 //! `dnd dump analyze`.
 
-use dnd_analyze::info::warnings;
+use dnd_analyze::info::{signal, warnings};
 use dnd_analyze::{Format, Session};
 use dnd_clr::{Progress, Runtime};
 use dnd_contract::Kind;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<(), CliError> {
     let runtime = runtime?;
     repl::cancel_on_ctrl_c(&PROGRESS)
         .map_err(|error| CliError::new(Kind::Failed, format!("cannot handle signals: {error}")))?;
-    let session = Session::new(&runtime, &PROGRESS);
+    let session = Session::new(&runtime, &PROGRESS).with_signal(signal(target.core(), Some(&runtime)));
     let options = repl::Options {
         format: if args.json { Format::Json } else { Format::Text },
         pager: !args.no_pager && !args.json,
