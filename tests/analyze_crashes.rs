@@ -1,6 +1,8 @@
 //! `crashinfo` on cores of programs that ended in a known way.
 
-use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, crash_core, one_per_major, runtime};
+use std::collections::BTreeSet;
+
+use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, crash_core, one_per_major, oracle, runtime};
 use serde_json::{Value, json};
 
 use super::DND;
@@ -105,5 +107,45 @@ fn a_running_process_has_not_crashed() {
             assert!(output.code != Some(0) && output.stdout.is_empty(), "{what}");
             assert!(output.stderr.contains("there is no crash in this dump"), "{what}");
         }
+    }
+}
+
+/// Addresses in the list of an answer.
+fn objects(core: &Core, command: &str, list: &str) -> BTreeSet<String> {
+    let answer =
+        Dnd::new(DND).args(["dump", "analyze", "--json", "-c", command]).arg(core.path()).run().json();
+    let key = if list == "exceptions" { "object" } else { "address" };
+    let rows = answer[list].as_array().unwrap_or_else(|| panic!("{command}: {answer}")).iter();
+    rows.map(|row| row[key].as_str().expect("an address").to_owned()).collect()
+}
+
+#[test]
+fn exceptions_by_life_and_generation() {
+    for runtime in one_per_major() {
+        let version = &runtime.version;
+        let core = core(&runtime, "Shapes", &CoreSpec::default());
+        let all = objects(&core, "dumpexceptions", "exceptions");
+        if let Some(theirs) = oracle(&core, &["exceptions"]) {
+            let theirs = theirs["exceptions"]["objects"].as_array().expect("exceptions").iter();
+            let theirs: BTreeSet<String> =
+                theirs.map(|row| row["object"].as_str().expect("an address").to_owned()).collect();
+            assert_eq!(all, theirs, "{version}");
+        }
+        let live = objects(&core, "dumpexceptions -live", "exceptions");
+        let dead = objects(&core, "DumpExceptions -dead", "exceptions");
+        assert_eq!(live.union(&dead).cloned().collect::<BTreeSet<_>>(), all, "{version}");
+        assert!(live.is_disjoint(&dead) && !live.is_empty(), "{version}");
+        let lives = objects(&core, "dumpheap -live -type Exception", "objects");
+        assert_eq!(lives.intersection(&all).cloned().collect::<BTreeSet<_>>(), live, "{version}");
+        let mut by_generation = 0;
+        for generation in ["gen0", "gen1", "gen2", "loh", "poh", "foh"] {
+            let ours = objects(&core, &format!("dumpexceptions -gen {generation}"), "exceptions");
+            let heap = objects(&core, &format!("dumpheap -gen {generation} -type Exception"), "objects");
+            assert_eq!(heap.intersection(&all).cloned().collect::<BTreeSet<_>>(), ours, "{version}");
+            by_generation += ours.len();
+        }
+        assert_eq!(by_generation, all.len(), "{version}");
+        let output = Dnd::new(DND).args(["dump", "analyze", "-c", "dumpexceptions -live -dead"]);
+        output.arg(core.path()).run().fails(2);
     }
 }

@@ -2,15 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use dnd_clr::{Exception, Runtime};
+use dnd_clr::{Exception, GenerationName, Runtime};
 use dnd_contract::Addr;
 use serde::Serialize;
 
 use super::clrstack::{chosen, module_of};
 use super::dumpheap::{damage_notes, finish};
+use super::generation;
 use crate::args::Opt;
 use crate::error::Error;
-use crate::inspect::{display_name, runtime_name, string_units};
+use crate::inspect::{self, display_name, runtime_name, string_units};
 use crate::out::Out;
 use crate::session::{Call, Facts, Flow};
 use crate::table::Command;
@@ -29,12 +30,22 @@ pub(crate) static PRINT: Command = Command {
 };
 
 pub(crate) static DUMP: Command = Command {
-    names: &["dumpexceptions"],
+    names: &["dumpexceptions", "DumpExceptions"],
     operands: "",
     max_operands: 0,
-    options: &[Opt::word(&["type"], "text", "Only types whose name has this part (case matters).")],
+    options: &[
+        Opt::word(&["type"], "text", "Only types whose name has this part (case matters)."),
+        Opt::flag(&["live"], "Only exceptions that a root reaches."),
+        Opt::flag(&["dead"], "Only exceptions that no root reaches: of the past, mostly handled."),
+        Opt::word(
+            &["gen"],
+            "generation",
+            "Only gen0, gen1, gen2, loh (large), poh (pinned) or foh (frozen).",
+        ),
+    ],
     summary: "Lists all exception objects with their messages and where they were thrown.",
-    about: "",
+    about: "Exceptions that were handled stay on the heap until the next GC of their generation: what a program throws \
+            and catches all the time is in here, too. The runtime makes three of its own at start.",
     run: dump,
 };
 
@@ -237,18 +248,33 @@ struct All {
 fn dump(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let runtime = call.runtime();
     let wanted = call.args.word("type").unwrap_or_default().to_owned();
+    let wanted_generation = generation(&call.args)?;
+    let live = match (call.args.flag("live"), call.args.flag("dead")) {
+        (true, true) => return Err(call.args.usage("takes -live or -dead, not both")),
+        (false, false) => None,
+        (live, _) => Some(live),
+    };
+    let heap = runtime.objects_heap()?;
     let mut known = std::collections::HashMap::new();
     let mut found = Vec::new();
-    let damage = runtime.walk_all(&runtime.objects_heap()?.segments, call.progress(), |_, object| {
+    let damage = runtime.walk_all(&heap.segments, call.progress(), |segment, object| {
         let is_wanted = known.entry(object.table).or_insert_with(|| {
             runtime.is_exception(object.table).unwrap_or(false)
                 && display_name(runtime, object.table).contains(&wanted)
         });
-        if *is_wanted {
+        let of_generation = |wanted: GenerationName| heap.generation_of(segment, object.address) == wanted;
+        if *is_wanted && wanted_generation.is_none_or(of_generation) {
             found.push(object.address);
         }
         ControlFlow::Continue(())
     })?;
+    if let Some(live) = live {
+        let (roots, notes) = inspect::roots(runtime, true, call.progress())?;
+        notes.into_iter().for_each(|note| call.note(note));
+        runtime.reached(&roots, call.progress(), |reached| {
+            found.retain(|&address| reached.contains(address) == live);
+        })?;
+    }
     let mut exceptions = Vec::new();
     let mut unreadable = 0;
     for address in found {
