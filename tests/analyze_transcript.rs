@@ -423,3 +423,26 @@ fn stacks() {
     }
     assert!(frames > 140, "{frames}");
 }
+
+/// Of structs, dotnet-dump writes the first eight bytes and we the type; the PDB of the program is not at hand.
+#[test]
+fn parameters_and_locals() {
+    let Some(core) = modern() else { return };
+    for pair in
+        pairs(&core, &["setthread 0", "clrstack -a"]).into_iter().filter(|pair| pair.command == "clrstack -a")
+    {
+        let (theirs, ours) = (stack_lines(&plain(&pair.theirs)), stack_lines(&plain(&pair.ours)));
+        let mut structs = 0;
+        let line = |(theirs, ours): (&String, &String)| match ours.split_once(" = <") {
+            Some((place, value)) if !value.starts_with("no data") => {
+                structs += 1;
+                format!("{place} = {}", theirs.split_once(" = ").map_or("", |(_, value)| value))
+            }
+            _ => ours.clone(),
+        };
+        assert_eq!(theirs.len(), ours.len());
+        let ours: Vec<String> = theirs.iter().zip(&ours).map(line).collect();
+        same(&pair.command, &theirs, &ours);
+        assert_eq!(structs, 5);
+    }
+}

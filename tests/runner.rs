@@ -15,6 +15,7 @@ mod counters_collect;
 mod counters_export;
 mod counters_port;
 mod fake_runtime;
+mod frame_values;
 mod leak_hunt;
 mod ps;
 mod source_lines;

@@ -13,8 +13,8 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
 }
 
-pub(crate) fn source() -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/apps/Lines.cs");
+pub(crate) fn app_source(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/apps/{name}.cs"));
     fs::read_to_string(path).expect("the debuggee's source")
 }
 
@@ -55,7 +55,7 @@ const STACKS: [(&str, &[&str]); 10] = [
 
 #[test]
 fn frames_stand_at_the_lines_that_the_source_marks() {
-    let source = source();
+    let source = app_source("Lines");
     let mut files = 0;
     for runtime in runtimes() {
         let core = waiting(&runtime);
@@ -94,7 +94,7 @@ fn frames_stand_at_the_lines_that_the_source_marks() {
 
 #[test]
 fn lines_are_written_behind_the_method_as_dotnet_dump_writes_them() {
-    let mark = line_of(&source(), "loop");
+    let mark = line_of(&app_source("Lines"), "loop");
     for runtime in one_per_major() {
         let core = waiting(&runtime);
         let id = core.truth["threads"]["loop"].as_u64().expect("a thread");
@@ -144,5 +144,23 @@ fn only_the_pdb_that_belongs_to_the_assembly_counts() {
     for content in [&other[..], b"", b"BSJB", b"no PDB at all"] {
         fs::write(folder.path().join("Stacks.pdb"), content).expect("written");
         assert_eq!(lines(Some(folder.path())), beside);
+    }
+}
+
+#[test]
+fn stack_traces_of_exceptions_have_lines() {
+    let source = app_source("Lines");
+    for runtime in runtimes() {
+        let core = waiting(&runtime);
+        for (thread, marks) in [("catch", &["throw", "try"][..]), ("fault", &["fault"])] {
+            let id = core.truth["threads"][thread].as_u64().expect("a thread");
+            let dnd = Dnd::new(DND).args(["dump", "analyze"]).arg(core.path());
+            let text = dnd.args(["-c", &format!("setthread -t {id}"), "-c", "pe -lines"]).run().success();
+            let lines: Vec<&str> =
+                text.lines().filter_map(|line| line.split_once("Lines.cs @ ")).map(|(_, n)| n).collect();
+            let expected: Vec<String> =
+                marks.iter().map(|mark| format!("{}]", line_of(&source, mark))).collect();
+            assert_eq!(lines, expected, "{thread} of {}: {text}", runtime.version);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Exception objects.
 //!
 //! Sources: `System.Private.CoreLib`, `Exception.cs` and `Exception.CoreCLR.cs`, and `src/coreclr/vm/object.h` (`ExceptionObject`,
-//! `StackTraceArray`), `vm/clrex.h` (`StackTraceElement`) of dotnet/runtime v8.0.0 to v10.0.14 and dotnet/coreclr v3.1.23.
+//! `StackTraceArray`), `vm/clrex.h` (`StackTraceElement`), `StackTraceInfo::AppendElement` in `vm/excep.cpp` of dotnet/runtime v8.0.0 to v10.0.14 and dotnet/coreclr v3.1.23.
 
 use crate::error::{Error, Reading};
 use crate::runtime::Runtime;
@@ -14,6 +14,8 @@ const STACK_TRACE: u64 = 48;
 const STACK_TRACE_STRING: u64 = 64;
 /// `StackTraceElement`: ip, sp, `MethodDesc*`, flags.
 const ELEMENT: u64 = 32;
+/// `STEF_IP_ADJUSTED`: the instruction pointer was taken back by one, into the call.
+const ADJUSTED: u32 = 2;
 /// Frames of a trace: a stack overflow has some hundred thousand.
 const MAX_FRAMES: u64 = 1 << 21;
 /// Steps from a type to its parent.
@@ -22,8 +24,10 @@ const MAX_DEPTH: usize = 1 << 10;
 /// A frame of an exception's stack trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceFrame {
-    /// Instruction pointer.
+    /// Instruction pointer, as the runtime noted it: at times one byte before where the frame stood.
     pub ip: u64,
+    /// An address inside the instruction that threw, or the call that went on to the frame before.
+    pub at: u64,
     /// Stack pointer.
     pub sp: u64,
     /// `MethodDesc*`.
@@ -82,10 +86,13 @@ impl Runtime<'_> {
         let what = "an exception";
         let field = |offset: u64| memory.u64(address.wrapping_add(offset)).reading(what);
         let table = self.method_table(object.table)?;
-        let hresult = self.hresult_offset(&table).and_then(|at| memory.u32(address.wrapping_add(at)).ok());
+        let number = |name: &str| memory.u32(address.wrapping_add(self.field_offset(&table, name)?)).ok();
+        let hresult = number("_HResult");
+        // Codes of the processor's exceptions begin with 0xC, that of a thrown one is 0xE0434352.
+        let faulted = number("_xcode").is_some_and(|code| code >> 28 == 0xc);
         let (frames, missing_frames) = match field(STACK_TRACE)? {
             0 => (Vec::new(), 0),
-            array => self.trace(array)?,
+            array => self.trace(array, faulted)?,
         };
         Ok(Some(Exception {
             object: address,
@@ -99,15 +106,15 @@ impl Runtime<'_> {
         }))
     }
 
-    fn hresult_offset(&self, table: &MethodTable) -> Option<u64> {
+    fn field_offset(&self, table: &MethodTable, name: &str) -> Option<u64> {
         let fields = self.fields(table).ok()?;
-        let field = fields.iter().find(|field| field.name == "_HResult" && !field.is_static)?;
+        let field = fields.iter().find(|field| field.name == name && !field.is_static)?;
         Some(u64::from(field.offset) + 8)
     }
 
     /// The frames in a stack trace, and how many could not be read: a byte array, since 9 maybe the first element of an
-    /// object array that keeps the methods alive.
-    fn trace(&self, array: u64) -> Result<(Vec<TraceFrame>, u64), Error> {
+    /// object array that keeps the methods alive. `faulted`: the processor raised the exception.
+    fn trace(&self, array: u64, faulted: bool) -> Result<(Vec<TraceFrame>, u64), Error> {
         let memory = self.target();
         let what = "the stack trace of an exception";
         let mut array = array;
@@ -134,7 +141,15 @@ impl Runtime<'_> {
             let (Ok(ip), Ok(sp), Ok(method)) = (word(0), word(8), word(16)) else {
                 return Ok((frames, count - i));
             };
-            frames.push(TraceFrame { ip, sp, method });
+            let flags = memory.u32(at.wrapping_add(24)).unwrap_or(0);
+            // 3.1 has no such flag, and takes back the instruction pointers of the processor's exceptions only.
+            let adjusted = if self.major() < 5 { faulted } else { flags & ADJUSTED != 0 };
+            let at = match (adjusted, faulted && i == 0) {
+                (true, true) => ip.wrapping_add(1),
+                (false, false) if self.major() < 5 => ip.wrapping_sub(1),
+                _ => ip,
+            };
+            frames.push(TraceFrame { ip, at, sp, method });
         }
         Ok((frames, 0))
     }

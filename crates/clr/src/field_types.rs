@@ -37,7 +37,7 @@ impl Runtime<'_> {
     }
 
     /// The loaded type that a TypeDef or TypeRef token of a module names.
-    fn token_type(&self, module: u64, token: Token) -> Option<u64> {
+    pub(crate) fn token_type(&self, module: u64, token: Token) -> Option<u64> {
         if let Some(row) = token.row_of(Table::TypeDef) {
             return self.type_def_table(module, row);
         }

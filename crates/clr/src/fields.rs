@@ -151,6 +151,20 @@ impl Runtime<'_> {
         })
     }
 
+    /// What a value type is to the JIT (a number, for an enum the one behind it, else [`ElementType::VALUE_TYPE`]), and
+    /// the bytes of a value; `None` when its class is not in the dump.
+    pub(crate) fn value_shape(&self, table: &MethodTable) -> Option<(ElementType, u64)> {
+        let class = self.method_table(table.canonical).ok()?.ee_class;
+        // `m_cbBaseSizePadding`: what an object has besides its fields.
+        let (norm_type, padding) = match self.layout().ee_class {
+            EeClassLayout::Plain { norm_type, .. } => (norm_type, norm_type + 1),
+            EeClassLayout::Packed { norm_type, .. } => (norm_type, norm_type + 3),
+        };
+        let byte = |at: u64| self.target().u8(class.wrapping_add(at)).ok();
+        let size = u64::from(table.base_size).checked_sub(byte(padding)?.into())?;
+        Some((ElementType(byte(norm_type)?), size))
+    }
+
     /// Number of methods of a type, the inherited virtual ones included: its slots.
     ///
     /// # Errors

@@ -78,6 +78,10 @@ fn ask_everything(target: &dyn Target) {
                 let _ = (runtime.source_of_code(code, frame.at()), runtime.source_of(frame.ip, true));
                 let _ = runtime.native_variables(code);
             }
+            let with_registers = runtime.stack_with_registers(thread);
+            for (frame, context) in with_registers.frames.iter().zip(&with_registers.contexts).take(64) {
+                let _ = runtime.variables(frame, context);
+            }
             let _ = runtime.stack_references(thread);
         }
     }

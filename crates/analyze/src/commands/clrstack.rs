@@ -2,13 +2,13 @@
 
 use dnd_clr::Runtime;
 use dnd_clr::code::IlOffset;
-use dnd_clr::stack::{Context, End, FoundBy, Frame, FrameKind};
+use dnd_clr::stack::{End, FoundBy, Frame, FrameKind};
 use dnd_clr::threads::Thread;
 use dnd_contract::Addr;
-use dnd_memory::{Arch, Registers};
 use serde::Serialize;
 
 use super::current_thread;
+use super::frame_values::{Register, Values, Wanted, of_thread};
 use crate::args::Opt;
 use crate::error::Error;
 use crate::inspect::os_threads;
@@ -26,13 +26,18 @@ pub(crate) static COMMAND: Command = Command {
             &["f", "full"],
             "With the assembly of each method and the distance from its first instruction.",
         ),
-        Opt::flag(&["r", "registers"], "With the registers of the frame where the thread stands."),
+        Opt::flag(&["p"], "With parameters, where they are and what they hold."),
+        Opt::flag(&["l"], "With locals."),
+        Opt::flag(&["a"], "With parameters and locals."),
+        Opt::flag(&["r", "registers"], "With the registers of each frame, as far as they are known."),
         Opt::flag(&["n"], "Without source lines."),
         Opt::word(&["c"], "count", "At most so many frames of each thread (decimal)."),
     ],
     summary: "Shows the managed stack of the current thread (setthread), or of all.",
     about: "Frames in brackets are marks that the runtime leaves on the stack where managed code calls into it. A stack \
-            that could not be read to its end says why, and the exit code is 6.",
+            that could not be read to its end says why, and the exit code is 6. Values are of the moment of the call \
+            that a frame waits for. `<no data>`: the compiler keeps the variable nowhere at this place, or in a \
+            register that a call may have changed since.",
     run,
 };
 
@@ -70,12 +75,6 @@ struct EndFacts {
     text: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Register {
-    name: &'static str,
-    value: Addr,
-}
-
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct FrameFacts {
     sp: Addr,
@@ -95,6 +94,9 @@ pub(super) struct FrameFacts {
     /// The source file, as the compiler was given it.
     file: Option<String>,
     line: Option<u32>,
+    /// Parameters, locals and registers, as asked for.
+    #[serde(flatten)]
+    values: Option<Values>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
@@ -106,7 +108,12 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let runtime = call.runtime();
     let all = call.args.flag("all");
     let limit = call.args.number("c")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
-    let registers = call.args.flag("r");
+    let both = call.args.flag("a");
+    let wanted = Wanted {
+        parameters: both || call.args.flag("p"),
+        locals: both || call.args.flag("l"),
+        registers: call.args.flag("r"),
+    };
     let lines = !call.args.flag("n");
     let ids = os_threads(runtime);
     let threads = chosen(call, all)?;
@@ -114,7 +121,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     for thread in threads {
         call.cancelled()?;
         let index = ids.binary_search(&thread.os_id).ok();
-        stacks.push(facts(runtime, thread, index, limit, registers, lines));
+        stacks.push(facts(runtime, thread, index, limit, lines, wanted));
     }
     let broken: Vec<String> = stacks
         .iter()
@@ -155,20 +162,26 @@ fn facts(
     thread: &Thread,
     index: Option<usize>,
     limit: usize,
-    registers: bool,
     lines: bool,
+    wanted: Wanted,
 ) -> StackFacts {
-    let stack = runtime.stack(thread);
-    let shown = |frame: &&Frame| frame.kind != FrameKind::Native;
-    let count = stack.frames.iter().filter(shown).count();
-    let frames = stack
-        .frames
-        .iter()
-        .filter(shown)
-        .take(limit)
-        .map(|frame| frame_facts(runtime, frame, lines))
-        .collect();
-    let os = runtime.target().threads().iter().find(|os| os.tid == thread.os_id).filter(|_| registers);
+    let stack = if wanted.any() { runtime.stack_with_registers(thread) } else { runtime.stack(thread) };
+    let mut frames = Vec::new();
+    let mut count = 0usize;
+    for (number, frame) in stack.frames.iter().enumerate() {
+        if frame.kind == FrameKind::Native {
+            continue;
+        }
+        count += 1;
+        if count <= limit {
+            let mut facts = frame_facts(runtime, frame, lines);
+            let context = stack.contexts.get(number).filter(|_| wanted.any());
+            facts.values = context.map(|context| Values::read(runtime, frame, context, wanted));
+            frames.push(facts);
+        }
+    }
+    let os = runtime.target().threads().iter().find(|os| os.tid == thread.os_id);
+    let os = os.filter(|_| wanted.registers);
     StackFacts {
         os_id: thread.os_id,
         managed_id: thread.id,
@@ -177,29 +190,7 @@ fn facts(
         left_out: count.saturating_sub(limit),
         complete: stack.end.is_complete(),
         end: EndFacts { end: stack.end, text: stack.end.to_string() },
-        registers: os.map(|os| named(&os.registers)).unwrap_or_default(),
-    }
-}
-
-/// Registers in the order in which `clrstack -r` writes them.
-fn named(registers: &Registers) -> Vec<Register> {
-    let context = Context::of_thread(registers);
-    let arch = context.arch();
-    let get = |number: usize| Register {
-        name: Context::name(arch, number),
-        value: Addr(context.get(number).unwrap_or(0)),
-    };
-    match arch {
-        // rsp rbp rip, then the others by number.
-        Arch::X64 => {
-            let rip = Register { name: "rip", value: Addr(context.ip) };
-            let order = [0, 3, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-            [get(4), get(5), rip].into_iter().chain(order.map(get)).collect()
-        }
-        Arch::Arm64 => {
-            let pc = Register { name: "pc", value: Addr(context.ip) };
-            (0..32).map(get).chain([pc]).collect()
-        }
+        registers: os.map(|os| of_thread(&os.registers)).unwrap_or_default(),
     }
 }
 
@@ -233,6 +224,7 @@ pub(super) fn frame_facts(runtime: &Runtime<'_>, frame: &Frame, lines: bool) -> 
         il_offset,
         line: line.as_ref().map(|line| line.line),
         file: line.map(|line| line.file),
+        values: None,
     }
 }
 
@@ -251,10 +243,10 @@ impl Facts for Stacks {
                 None => out.fmt(format_args!("OS Thread Id: {:#x}\n", stack.os_id)),
             }
             out.line("        Child SP               IP Call Site");
-            for (number, frame) in stack.frames.iter().enumerate() {
+            for frame in &stack.frames {
                 frame.text(out, self.full);
-                if number == 0 {
-                    registers(out, &stack.registers);
+                if let Some(values) = &frame.values {
+                    values.text(out, frame.explicit.is_none());
                 }
             }
             if stack.left_out > 0 {
@@ -267,14 +259,12 @@ impl Facts for Stacks {
     }
 }
 
-/// Three in a line.
-fn registers(out: &mut Out<'_>, registers: &[Register]) {
-    for three in registers.chunks(3) {
-        out.str("   ");
-        for register in three {
-            out.fmt(format_args!(" {}={:016x}", register.name, register.value.0));
-        }
-        out.end();
+/// ` [file @ line]`, if the line is known.
+pub(super) fn write_line(out: &mut Out<'_>, file: Option<&str>, line: Option<u32>) {
+    if let (Some(file), Some(line)) = (file, line) {
+        out.str(" [");
+        out.name(file);
+        out.fmt(format_args!(" @ {line}]"));
     }
 }
 
@@ -300,11 +290,7 @@ impl FrameFacts {
         if full && let Some(offset) = self.offset {
             out.fmt(format_args!(" + {offset}"));
         }
-        if let (Some(file), Some(line)) = (&self.file, self.line) {
-            out.str(" [");
-            out.name(file);
-            out.fmt(format_args!(" @ {line}]"));
-        }
+        write_line(out, self.file.as_deref(), self.line);
         out.end();
     }
 }

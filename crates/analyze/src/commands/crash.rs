@@ -141,7 +141,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     // The exceptions that stand for the end of a process tell nothing.
     let thrown = thread.map_or(0, |thread| thread.last_thrown);
     let told = matches!(reason, Reason::FailFast | Reason::StackOverflow) || thrown == 0;
-    let exception = if told { None } else { exception::read(runtime, thrown) };
+    let exception = if told { None } else { exception::read(runtime, thrown, true) };
     if exception.is_none() && !told {
         call.note(format!("the exception at {thrown:#x} is not in the dump"));
     }

@@ -22,7 +22,7 @@ pub(crate) static PRINT: Command = Command {
     max_operands: 1,
     options: &[
         Opt::flag(&["nested"], "Also the exceptions that are being handled around this one."),
-        Opt::flag(&["lines", "l"], "Accepted: source lines are not shown yet anyway."),
+        Opt::flag(&["lines", "l"], "With source lines."),
     ],
     summary: "Shows an exception: type, message, inner exception, stack trace.",
     about: "Without an address the exception that the current thread (setthread) threw last.",
@@ -88,6 +88,9 @@ struct TraceLine {
     module: Option<String>,
     /// Bytes from the method's first instruction.
     offset: Option<u64>,
+    /// The source file, as the compiler was given it; with `-lines`.
+    file: Option<String>,
+    line: Option<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
@@ -109,8 +112,9 @@ fn print(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
             thread.last_thrown
         }
     };
+    let lines = call.args.flag("lines");
     let read = |address: u64| {
-        read(runtime, address)
+        read(runtime, address, lines)
             .ok_or(Error::NotA { addr: address, wanted: "the address of an exception object" })
     };
     let mut exceptions = vec![read(address)?];
@@ -124,12 +128,12 @@ fn print(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
 }
 
 /// The exception at an address; `None` when there is none, or it is not in the dump.
-pub(super) fn read(runtime: &Runtime<'_>, address: u64) -> Option<Line> {
+pub(super) fn read(runtime: &Runtime<'_>, address: u64, lines: bool) -> Option<Line> {
     let found = if address.is_multiple_of(8) { runtime.exception(address).ok().flatten() } else { None };
-    found.map(|exception| line(runtime, &exception))
+    found.map(|exception| line(runtime, &exception, lines))
 }
 
-fn line(runtime: &Runtime<'_>, exception: &Exception) -> Line {
+fn line(runtime: &Runtime<'_>, exception: &Exception, lines: bool) -> Line {
     let text = |at: u64| if at == 0 { None } else { string_units(runtime, at, MAX_MESSAGE) };
     let message = text(exception.message);
     let message_incomplete = match &message {
@@ -138,7 +142,8 @@ fn line(runtime: &Runtime<'_>, exception: &Exception) -> Line {
     };
     let lossy = |(units, _): (Vec<u16>, u32)| String::from_utf16_lossy(&units);
     let frame = |frame: &dnd_clr::TraceFrame| {
-        let code = runtime.method_code(frame.ip).ok().flatten().filter(|code| code.method == frame.method);
+        let code = runtime.method_code(frame.at).ok().flatten().filter(|code| code.method == frame.method);
+        let source = code.filter(|_| lines).and_then(|code| runtime.source_of_code(&code, frame.at)?.line);
         TraceLine {
             sp: Addr(frame.sp),
             ip: Addr(frame.ip),
@@ -146,6 +151,8 @@ fn line(runtime: &Runtime<'_>, exception: &Exception) -> Line {
             name: runtime.method_name(frame.method),
             module: module_of(runtime, frame.method),
             offset: code.map(|code| frame.ip.wrapping_sub(code.start)),
+            line: source.as_ref().map(|source| source.line),
+            file: source.map(|source| source.file),
         }
     };
     Line {
@@ -217,6 +224,7 @@ impl Line {
             if let Some(offset) = frame.offset {
                 out.fmt(format_args!("+0x{offset:x}"));
             }
+            super::clrstack::write_line(out, frame.file.as_deref(), frame.line);
             out.end();
         }
         if self.missing_frames > 0 {
@@ -280,7 +288,7 @@ fn dump(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     for address in found {
         call.cancelled()?;
         match runtime.exception(address) {
-            Ok(Some(exception)) => exceptions.push(line(runtime, &exception)),
+            Ok(Some(exception)) => exceptions.push(line(runtime, &exception, false)),
             Ok(None) => {}
             Err(_) => unreadable += 1,
         }

@@ -11,6 +11,7 @@ pub(crate) mod exception;
 pub(crate) mod fields;
 pub(crate) mod finalize;
 mod fragments;
+mod frame_values;
 pub(crate) mod gcroot;
 pub(crate) mod gcwhere;
 pub(crate) mod handles;

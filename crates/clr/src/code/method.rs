@@ -176,7 +176,7 @@ impl Runtime<'_> {
     }
 
     /// `StoredSigMethodDesc`: signature, its size, flags.
-    fn stored_signature(&self, method: &Method) -> Option<Vec<u8>> {
+    pub(super) fn stored_signature(&self, method: &Method) -> Option<Vec<u8>> {
         let memory = self.target();
         let at = method.address.wrapping_add(self.layout().method_desc.dynamic_name);
         let size = memory.u32(at.wrapping_sub(8)).ok().filter(|&size| size <= MAX_SIGNATURE)?;

@@ -19,6 +19,7 @@ mod r2r;
 mod ranges;
 mod sections;
 mod signature;
+mod variables;
 mod versions;
 
 use dnd_memory::Memory;
@@ -32,6 +33,7 @@ pub use debug::{Bound, DebugInfoForm, IlMap, IlOffset, NativeVariable, VariableP
 pub use method::{Method, MethodKind};
 pub use native::TypeMethod;
 pub(crate) use ranges::{RangeList, list as range_list};
+pub use variables::{Variable, VariableAt, VariableKind, Variables};
 pub use versions::{CodeVersion, Tier};
 
 /// What made a piece of code.

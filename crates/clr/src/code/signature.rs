@@ -39,6 +39,13 @@ impl Runtime<'_> {
         out.push(')');
     }
 
+    /// One type, as in a list of parameters.
+    pub(super) fn parameter_text(&self, context: &Context<'_>, ty: &Type) -> String {
+        let mut out = String::new();
+        self.write_parameter(&mut out, context, ty, 0);
+        out
+    }
+
     fn write_parameter(&self, out: &mut String, context: &Context<'_>, ty: &Type, depth: u32) {
         if depth > MAX_DEPTH || out.len() > MAX_TEXT {
             return out.push('…');
