@@ -185,3 +185,50 @@ fn objects_on_a_part_of_a_stack() {
         assert_eq!(words(&ask(&core, &["dso -conservative -verify"])), all, "{}", runtime.version);
     }
 }
+
+fn hex(value: &Value) -> u64 {
+    u64::from_str_radix(value.as_str().expect("an address").trim_start_matches("0x"), 16)
+        .expect("hexadecimal")
+}
+
+#[test]
+fn held_locks_row_by_row() {
+    for runtime in runtimes() {
+        for (app, rows) in [("Shapes", 1), ("Deadlock", 2)] {
+            let core = core(&runtime, app, &CoreSpec::default());
+            let Some(theirs) = oracle(&core, &["syncblocks"]) else { return };
+            let theirs = &theirs["syncblocks"];
+            let threads = ask(&core, &["threads"]);
+            let index = |id: &Value| {
+                let mut threads = list(&threads["threads"]).iter();
+                number(&threads.find(|thread| thread["os_id"] == *id).expect("the owner")["index"])
+            };
+            let row = |held: &Value| {
+                format!(
+                    "{:>5} {:016X}  {:>11} {:>9} {:016X} {:x}{:>4}   {:016x} {}",
+                    number(&held["index"]),
+                    hex(&held["sync_block"]),
+                    number(&held["monitor_held"]),
+                    number(&held["recursion"]),
+                    hex(&held["owner_thread"]),
+                    number(&held["owner_os_id"]),
+                    index(&held["owner_os_id"]),
+                    hex(&held["object"]),
+                    held["object_type"].as_str().expect("a type"),
+                )
+            };
+            let mut expected = vec![
+                "Index         SyncBlock MonitorHeld Recursion Owning Thread Info          SyncBlock Owner"
+                    .to_owned(),
+            ];
+            expected.extend(list(&theirs["held"]).iter().map(row));
+            assert!(expected.len() > rows, "{} {app}", runtime.version);
+            let in_use = list(&theirs["in_use"]).len() as u64;
+            expected.push("-----------------------------".to_owned());
+            expected.push(format!("{:<16}{}", "Total", number(&theirs["count"])));
+            expected.push(format!("{:<16}{}", "Free", number(&theirs["count"]) - in_use));
+            let ours = analyze(&core, &["syncblk"]).run().success();
+            assert_eq!(ours.lines().collect::<Vec<_>>(), expected, "{} {app}", runtime.version);
+        }
+    }
+}

@@ -141,8 +141,16 @@ fn handles() {
 #[test]
 fn threads_modules_and_heap_memory() {
     all_same(
-        &["clrthreads", "clrmodules", "eeheap -gc", "syncblk", "dumpexceptions"],
-        5,
+        &[
+            "clrthreads",
+            "clrmodules",
+            "eeheap -gc",
+            "syncblk",
+            "dumpexceptions",
+            "threadstate 2",
+            "setthread 0",
+        ],
+        7,
         |_, theirs, ours| {
             // dotnet-dump says that there is a DATAS mode, and not which.
             (theirs.into_iter().filter(|line| line != "DATAS =").collect(), ours)

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::clrstack::{FrameFacts, frame_facts};
 use crate::error::Error;
-use crate::inspect::runtime_name;
+use crate::inspect::{runtime_name, thin_lock};
 use crate::out::Out;
 use crate::session::{Call, Facts, Flow};
 use crate::table::Command;
@@ -23,7 +23,9 @@ pub(crate) static COMMAND: Command = Command {
     summary: "Shows threads that wait for each other's locks, with their stacks.",
     about: "Monitors (lock, Monitor.Enter) and System.Threading.Lock. A thread waits for a lock when its stack stands in \
             the method that enters it, and holds a reference to the object of a lock that another thread owns. \
-            Semaphores, events and tasks have no owner: a deadlock over these is not found.",
+            (probably) stands behind a lock that counts no waiting thread: one in the object's header (a thin lock), or \
+            one whose wait has only just begun; the thread may be about to get it. Semaphores, events and tasks have no \
+            owner: a deadlock over these is not found.",
     run,
 };
 
@@ -57,13 +59,34 @@ struct Held {
     object: u64,
     /// `Thread*`.
     owner: u64,
+    kind: LockKind,
+    /// The lock itself knows of a waiting thread.
+    certain: bool,
 }
+
+/// What kind of lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum LockKind {
+    /// A monitor with a sync block.
+    Monitor,
+    /// A monitor in the object's header.
+    ThinLock,
+    /// A `System.Threading.Lock`.
+    Lock,
+}
+
+/// Monitors with a sync block: object → (`Thread*` of the owner, whether threads wait).
+type Monitors = HashMap<u64, (u64, bool)>;
 
 #[derive(Debug, Clone, Serialize)]
 struct Lock {
     object: Addr,
     #[serde(rename = "type")]
     type_name: String,
+    kind: LockKind,
+    /// The lock itself knows of a waiting thread; else the thread may be about to get it.
+    certain: bool,
     owner_os_id: u32,
     owner_managed_id: u32,
 }
@@ -75,11 +98,11 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     if blocks.cut {
         call.note(format!("the dump has no sync blocks behind number {}", blocks.total));
     }
-    let monitors: HashMap<u64, u64> = blocks
+    let monitors: Monitors = blocks
         .blocks
         .iter()
-        .filter(|block| block.locked && block.waiters > 0)
-        .filter_map(|block| Some((block.object, block.owner?)))
+        .filter(|block| block.locked)
+        .filter_map(|block| Some((block.object, (block.owner?, block.waiters > 0))))
         .collect();
     // Thread* → what it waits for.
     let mut waits: Vec<(&Thread, Option<Held>)> = Vec::new();
@@ -143,13 +166,13 @@ fn waits_for(
     runtime: &Runtime<'_>,
     threads: &[Thread],
     thread: &Thread,
-    monitors: &HashMap<u64, u64>,
+    monitors: &Monitors,
 ) -> Result<Option<Option<Held>>, String> {
     let stack = runtime.stack(thread);
     // The outermost of the frames that enter a lock; those further in work for it.
     let entering = stack.managed().enumerate().filter(|(_, (_, code))| enters(runtime, code.method)).last();
     let Some((depth, (frame, _))) = entering else {
-        return match directly_waits_for(runtime, thread, &stack, monitors) {
+        return match directly_waits_for(runtime, threads, thread, &stack, monitors) {
             Some(held) => Ok(Some(Some(held))),
             None if stack.end.is_complete() => Ok(None),
             None => Err(stack.end.to_string()),
@@ -167,17 +190,17 @@ fn waits_for(
     let mut held: Vec<Held> = Vec::new();
     for reference in runtime.stack_references(thread).references {
         // Frames up to the one that enters; explicit frames have their address for a stack pointer.
-        if reference.sp > frame.sp && reference.method != 0 {
+        if reference.interior || reference.sp > frame.sp && reference.method != 0 {
             continue;
         }
-        let owner = monitors.get(&reference.value).copied();
-        let Some(owner) = owner.or_else(|| owner_of_lock(runtime, threads, reference.value)) else {
-            continue;
-        };
-        let one = Held { object: reference.value, owner };
-        if owner != thread.address && !held.contains(&one) {
+        let Some(one) = holder(runtime, threads, monitors, reference.value) else { continue };
+        if one.owner != thread.address && !held.contains(&one) {
             held.push(one);
         }
+    }
+    // What has no waiting threads is one only if nothing has.
+    if held.iter().any(|one| one.certain) {
+        held.retain(|one| one.certain);
     }
     match held.as_slice() {
         [one] => Ok(Some(Some(*one))),
@@ -185,13 +208,29 @@ fn waits_for(
     }
 }
 
+/// The lock of an object, if somebody holds it.
+fn holder(runtime: &Runtime<'_>, threads: &[Thread], monitors: &Monitors, object: u64) -> Option<Held> {
+    if let Some(&(owner, certain)) = monitors.get(&object) {
+        return Some(Held { object, owner, kind: LockKind::Monitor, certain });
+    }
+    if let Some(owner) = owner_of_lock(runtime, threads, object) {
+        return Some(Held { object, owner, kind: LockKind::Lock, certain: true });
+    }
+    let heap = runtime.heap().ok()?;
+    heap.segment_of(object).filter(|_| object.is_multiple_of(8))?;
+    let (id, _) = thin_lock(runtime, object)?;
+    let owner = threads.iter().find(|thread| thread.id == id)?.address;
+    Some(Held { object, owner, kind: LockKind::ThinLock, certain: false })
+}
+
 /// From 8 to 9 the JIT calls the runtime's own code to enter a monitor: no managed frame tells of it, but a helper frame
 /// protects the object.
 fn directly_waits_for(
     runtime: &Runtime<'_>,
+    threads: &[Thread],
     thread: &Thread,
     stack: &Stack,
-    monitors: &HashMap<u64, u64>,
+    monitors: &Monitors,
 ) -> Option<Held> {
     let helper = |frame: &Frame| match frame.kind {
         FrameKind::Explicit { kind, address, .. } if kind.name().starts_with("HelperMethodFrame") => {
@@ -209,9 +248,8 @@ fn directly_waits_for(
     let references = runtime.stack_references(thread).references;
     let mut protected =
         references.iter().filter(|one| one.method == 0 && one.sp == helper).map(|one| one.value);
-    let object = protected.find(|object| monitors.contains_key(object))?;
-    let owner = *monitors.get(&object)?;
-    (owner != thread.address).then_some(Held { object, owner })
+    let held = protected.find_map(|object| holder(runtime, threads, monitors, object))?;
+    (held.owner != thread.address).then_some(held)
 }
 
 fn enters(runtime: &Runtime<'_>, method: u64) -> bool {
@@ -242,6 +280,8 @@ fn lock(runtime: &Runtime<'_>, threads: &[Thread], held: Held) -> Option<Lock> {
     Some(Lock {
         object: Addr(held.object),
         type_name: type_name.unwrap_or_else(|| "<unreadable object>".to_owned()),
+        kind: held.kind,
+        certain: held.certain,
         owner_os_id: owner.os_id,
         owner_managed_id: owner.id,
     })
@@ -261,8 +301,10 @@ impl Waiter {
                 out.fmt(format_args!("{:016x} ", lock.object.0));
                 out.name(&lock.type_name);
                 out.fmt(format_args!(
-                    ", which thread {:#x} (managed {}) holds\n",
-                    lock.owner_os_id, lock.owner_managed_id
+                    ", which thread {:#x} (managed {}) holds{}\n",
+                    lock.owner_os_id,
+                    lock.owner_managed_id,
+                    if lock.certain { "" } else { " (probably)" }
                 ));
             }
             None => out.line("a lock; its stack does not show which"),

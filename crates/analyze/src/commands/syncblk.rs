@@ -108,12 +108,12 @@ impl Facts for Table {
         for block in &self.blocks {
             let held = u64::from(block.locked) + 2 * u64::from(block.waiters);
             out.fmt(format_args!(
-                "{:>5} {:016X} {held:>11} {:>9} ",
+                "{:>5} {:016X}  {held:>11} {:>9} ",
                 block.index, block.sync_block.0, block.recursion
             ));
             match &block.owner {
                 Some(owner) => {
-                    out.fmt(format_args!("{:016X} {:x} ", owner.thread.0, owner.os_id));
+                    out.fmt(format_args!("{:016X} {:x}", owner.thread.0, owner.os_id));
                     match owner.index {
                         Some(index) => out.fmt(format_args!("{index:>4} ")),
                         None => out.str(" XXX "),
