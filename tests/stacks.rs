@@ -240,6 +240,20 @@ fn every_kind_of_place_that_a_thread_can_wait_at() {
 }
 
 #[test]
+fn exceptions_that_are_handled_inside_of_others() {
+    for runtime in runtimes() {
+        let core = stacks_app(&runtime, "");
+        // A catch, a finally and a filter each, inside a catch or finally of another exception.
+        let nested = with_runtime(&core.path(), true, |runtime| {
+            let threads = must(runtime.threads(), "threads");
+            let handled = |thread: &Thread| thread.exceptions.iter().filter(|&&object| object != 0).count();
+            threads.threads.iter().filter(|thread| handled(thread) == 2).count()
+        });
+        assert!(nested >= 3, "{}: {nested} threads handle two exceptions", runtime.version);
+    }
+}
+
+#[test]
 fn threads_inside_exception_filters() {
     for runtime in one_per_major() {
         let core = stacks_app(&runtime, "filters");

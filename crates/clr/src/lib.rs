@@ -36,6 +36,7 @@ mod source;
 pub mod stack;
 mod syncblocks;
 pub mod threads;
+mod trial;
 mod types;
 mod typetable;
 mod version;

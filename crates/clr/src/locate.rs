@@ -11,9 +11,10 @@ use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Reading};
 use crate::layout::{
     Globals, Layout, LayoutFacts, TABLE_3_1, TableEntry, TableShape, agrees, align, apply, layout, nearest,
-    shape_of,
+    shape_of, source_candidates,
 };
-use crate::{gc, modules, threads, version};
+use crate::trial::{plausible, source_fits};
+use crate::version;
 
 /// Entries that a run of 32-bit offsets must have to be 3.1's table: its variables alone are 104.
 const RUN_3_1: u64 = 90;
@@ -96,6 +97,12 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
         return oldest(target, image, elf, told);
     };
     let known = shape_of(table.size).filter(|shape| major.is_none_or(|major| major == shape.major));
+    if known.is_none() && major.is_none_or(|major| (5..8).contains(&major)) {
+        let tried = from_source(target, &image, table, told.as_ref())?;
+        if let Some((shape, layout, globals, facts)) = tried {
+            return Ok(Located { image, elf, shape, table: table.address, layout, globals, facts });
+        }
+    }
     let descriptor = if known.is_some_and(|shape| shape.major < FIRST_DESCRIBED) {
         Ok(None)
     } else {
@@ -125,6 +132,41 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
         Err(reason) => facts.refused = Some(reason),
     }
     Ok(Located { image, elf, shape, table: table.address, layout: embedded, globals, facts })
+}
+
+/// A runtime of which only the source was at hand. `None` when its table is none of these.
+#[expect(clippy::type_complexity, reason = "the parts of `Located`")]
+fn from_source(
+    target: &dyn Target,
+    image: &RuntimeImage,
+    table: Symbol,
+    told: Option<&version::Version>,
+) -> Result<Option<(TableShape, Layout, Globals<u64>, LayoutFacts)>, Error> {
+    let base = image.base;
+    let mut refused = None;
+    for (shape, layout) in source_candidates(table.size, target.arch()) {
+        let Ok(globals) = resolve(target, &shape, table.address, base) else { continue };
+        if let Err(found) = check(target, &layout, &globals) {
+            refused.get_or_insert_with(|| format!("by it, {} is not in its place", found.what()));
+            continue;
+        }
+        match source_fits(target, &layout, &globals) {
+            Ok(()) => {
+                let unverified = Some(format!(
+                    "no runtime of .NET {} was at hand to check this program on: where things are in it is known from \
+                     its source, and this dump fits that as far as can be told; not verified on a real core",
+                    shape.major
+                ));
+                let facts = LayoutFacts { unverified, ..LayoutFacts::default() };
+                return Ok(Some((shape, layout, globals, facts)));
+            }
+            Err(reason) => refused = Some(reason),
+        }
+    }
+    let Some(reason) = refused else { return Ok(None) };
+    let version = told.cloned().or_else(|| version::find(target, image)).map(|version| version.text);
+    let descriptor = format!("the tables that were made from its source do not fit it ({reason})");
+    Err(Error::UnknownRuntime { base, table_bytes: table.size, version, descriptor })
 }
 
 /// .NET Core 3.1, which exports no table.
@@ -157,8 +199,6 @@ fn oldest(
 
 /// The first major version whose runtimes have a descriptor.
 const FIRST_DESCRIBED: u8 = 9;
-/// Size of the table in .NET 6 (seen in 6.0.36), which is not read here.
-const SIZE_OF_6: u64 = 704;
 
 /// A runtime whose table has another length than all known ones: only its own descriptor can tell.
 fn newer(
@@ -171,12 +211,9 @@ fn newer(
 ) -> Result<Located, Error> {
     let base = image.base;
     let major = version.as_ref().and_then(version::Version::major);
-    let mut text = version.map(|version| version.text);
-    if text.is_none() && table.size == SIZE_OF_6 {
-        text = Some("6.0, by that size".to_owned());
-    }
+    let text = version.map(|version| version.text);
     let open = || {
-        if major.is_some_and(|major| major < FIRST_DESCRIBED) || table.size == SIZE_OF_6 {
+        if major.is_some_and(|major| major < FIRST_DESCRIBED) {
             return Err("runtimes before .NET 9 do not describe themselves".to_owned());
         }
         let descriptor = descriptor?.ok_or_else(|| {
@@ -241,39 +278,6 @@ fn described(
     let source = Some(descriptor.source);
     let facts = LayoutFacts { descriptor: source, described, differences, refused: None, unverified: None };
     Ok((shape, layout, globals, facts))
-}
-
-/// What a layout that was never tried must at least give: threads that the dump knows, a core library, a heap.
-fn plausible(target: &dyn Target, layout: &Layout, globals: &Globals<u64>) -> Result<(), String> {
-    let text = |error: Error| error.to_string();
-    let threads = threads::read(target, layout, globals).map_err(text)?.threads;
-    let known = |id: u32| target.threads().iter().find(|thread| thread.tid == id);
-    let live = || threads.iter().filter(|thread| thread.os_id != 0);
-    if live().next().is_none() || !live().all(|thread| known(thread.os_id).is_some()) {
-        return Err("by it, the managed threads are none of the process".to_owned());
-    }
-    let on_stack = |thread: &&threads::Thread| {
-        let sp = known(thread.os_id).map_or(0, |thread| thread.registers.sp());
-        (thread.stack_limit..thread.stack_base).contains(&sp)
-    };
-    if live().find(on_stack).is_none() {
-        return Err("by it, no thread is on its own stack".to_owned());
-    }
-    let first = modules::all(target, layout, globals).map_err(text)?.first().copied();
-    let core = first.map(|address| modules::read(target, layout, address));
-    let is_core = |module: &modules::Module<'_>| {
-        [module.name.as_str(), module.path.as_str()]
-            .iter()
-            .any(|name| name.contains("System.Private.CoreLib"))
-    };
-    if !core.as_ref().is_some_and(is_core) {
-        return Err("by it, the first assembly is not System.Private.CoreLib".to_owned());
-    }
-    let heap = gc::read(target, layout, globals).map_err(text)?;
-    if heap.segments.is_empty() {
-        return Err("by it, there is no managed heap".to_owned());
-    }
-    Ok(())
 }
 
 fn resolve(memory: &dyn Memory, shape: &TableShape, table: u64, base: u64) -> Result<Globals<u64>, Error> {

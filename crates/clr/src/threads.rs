@@ -97,11 +97,11 @@ pub(crate) fn read(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>)
     let mut out = Threads {
         threads: Vec::new(),
         counts: ThreadCounts {
-            total: count(0),
-            unstarted: count(1),
-            background: count(2),
-            pending: count(3),
-            dead: count(4),
+            total: memory.u32(store.wrapping_add(l.total)).unwrap_or(0),
+            unstarted: count(0),
+            background: count(1),
+            pending: count(2),
+            dead: count(3),
         },
         finalizer: memory.u64(globals.finalizer_thread).unwrap_or(0),
         suspender: memory.u64(globals.suspension_thread).unwrap_or(0),

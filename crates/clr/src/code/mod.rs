@@ -32,7 +32,7 @@ pub(crate) use clauses::Funclet;
 pub use debug::{Bound, DebugInfoForm, IlMap, IlOffset, NativeVariable, VariablePlace};
 pub use method::{Method, MethodKind};
 pub use native::TypeMethod;
-pub(crate) use ranges::{RangeList, list as range_list};
+pub(crate) use ranges::{Holds, RangeList, list as range_list};
 pub use variables::{Variable, VariableAt, VariableKind, Variables};
 pub use versions::{CodeVersion, Tier};
 

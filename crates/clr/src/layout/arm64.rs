@@ -20,7 +20,7 @@ pub(super) fn adjust(mut table: Layout) -> Option<Layout> {
     ] {
         *field += 40;
     }
-    thread.gc_frame = thread.gc_frame.map(|at| at + 40);
+    thread.gc_frame = thread.gc_frame.map(|at| GcFrameAt { first: at.first + 40, ..at });
     thread.thread_local_data = thread.thread_local_data.map(|at| at + 40);
     table.code.runtime_function = 8;
     table.frames = FrameLayout {

@@ -126,8 +126,9 @@ pub(crate) fn apply(
     apply.field("ExceptionInfo", "ThrownObject", &mut l.tracker_thrown);
     apply.field("ExceptionInfo", "PreviousNestedInfo", &mut l.tracker_previous);
     apply.field("ThreadStore", "FirstThreadLink", &mut l.first_link);
-    apply.field("ThreadStore", "ThreadCount", &mut l.counts);
-    for (i, field) in (1..).zip(["UnstartedCount", "BackgroundCount", "PendingCount", "DeadCount"]) {
+    apply.field("ThreadStore", "ThreadCount", &mut l.total);
+    apply.field("ThreadStore", "UnstartedCount", &mut l.counts);
+    for (i, field) in (1..).zip(["BackgroundCount", "PendingCount", "DeadCount"]) {
         let expected = l.counts.wrapping_add(4 * i);
         apply.expect(&format!("ThreadStore.{field}"), descriptor.field("ThreadStore", field), expected)?;
     }

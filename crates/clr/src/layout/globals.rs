@@ -144,6 +144,32 @@ const V3_1: Globals<u64> = Globals {
     sync_block_cache: 95,
 };
 
+/// `src/coreclr/src/inc/dacvars.h` of 5.0.3.
+const V5: Globals<u64> = Globals {
+    code_ranges: 0,
+    jit_manager: 4,
+    r2r_manager: 5,
+    thread_store: 17,
+    finalizer_thread: 32,
+    suspension_thread: 33,
+    heap_type: 34,
+    gc_dac_globals: 35,
+    app_domain: 36,
+    system_domain: 37,
+    core_lib: 46,
+    global_alloc: None,
+    object_class: 54,
+    string_class: 57,
+    exception_class: 63,
+    free_object: 70,
+    sync_table: 94,
+    sync_block_cache: 95,
+};
+
+/// `src/coreclr/inc/dacvars.h` of June 2021.
+const V6: Globals<u64> =
+    Globals { exception_class: 62, free_object: 69, sync_table: 93, sync_block_cache: 94, ..V5 };
+
 const V8: Globals<u64> = Globals {
     code_ranges: 0,
     jit_manager: 4,
@@ -211,6 +237,27 @@ const V10: Globals<u64> = Globals {
 const fn before_insertion(globals: Globals<u64>) -> Globals<u64> {
     // Only the sync block globals lie behind an entry ever inserted (in 8.0 after 8.0.4, in 10.0 after 10.0.5).
     Globals { sync_table: globals.sync_table - 1, sync_block_cache: globals.sync_block_cache - 1, ..globals }
+}
+
+/// The shapes that a table of `bytes` bytes of 5.0 or 6.0 may have, the likeliest first. Both are offsets as in 3.1, and
+/// exported. 5.0.3 has 104 variables, 5 functions and 63 classes. The source of June 2021 has 104, 7 (with
+/// `FEATURE_COMWRAPPERS`) and 64, one less than 6.0.36: where that one is, the content must tell.
+pub(super) fn source_shapes(bytes: u64) -> Vec<TableShape> {
+    let shape = |entries, major, globals| TableShape { entries, major, entry: TableEntry::Relative, globals };
+    match bytes {
+        688 => vec![shape(172, 5, V5)],
+        704 => {
+            let from = |first: u64| {
+                let moved = |index: u64| Ok::<u64, ()>(if index >= first { index + 1 } else { index });
+                V6.try_map(moved).unwrap_or(V6)
+            };
+            let mut firsts: Vec<u64> = V6.list().into_iter().flatten().filter(|&index| index > 5).collect();
+            firsts.reverse();
+            let unmoved = [shape(176, 6, V6)];
+            unmoved.into_iter().chain(firsts.into_iter().map(|first| shape(176, 6, from(first)))).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The table of .NET Core 3.1, which is found by its structure.

@@ -10,6 +10,8 @@ mod described;
 mod globals;
 mod v10;
 mod v3_1;
+mod v5;
+mod v6;
 mod v8;
 mod v9;
 
@@ -147,7 +149,9 @@ pub struct AppDomainLayout {
 pub struct ThreadLayout {
     /// First link, in the `ThreadStore`.
     pub first_link: u64,
-    /// Thread counts, in the `ThreadStore`: all, unstarted, background, pending, dead follow each other.
+    /// Number of threads, in the `ThreadStore`.
+    pub total: u64,
+    /// Further numbers, in the `ThreadStore`: unstarted, background, pending, dead follow each other.
     pub counts: u64,
     /// Link to the next thread.
     pub link: u64,
@@ -179,10 +183,32 @@ pub struct ThreadLayout {
     pub tracker_previous: u64,
     /// `ThreadLocalData*`, 9 and later.
     pub thread_local_data: Option<u64>,
-    /// `GCFrame*`: references that native code of the runtime protects (8 and later; 3.1 has explicit frames for them).
-    pub gc_frame: Option<u64>,
+    /// `GCFrame*`: references that native code of the runtime protects (5 and later; 3.1 has explicit frames for them).
+    pub gc_frame: Option<GcFrameAt>,
     /// Lock count, 3.1 only.
     pub lock_count: Option<u64>,
+}
+
+/// Where a thread's chain of `GCFrame`s is, and what is where in one behind the link to the next; source: `vm/frames.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GcFrameAt {
+    /// First frame, in the thread.
+    pub first: u64,
+    /// `Thread*`.
+    pub thread: u64,
+    /// First reference.
+    pub references: u64,
+    /// Number of references.
+    pub count: u64,
+    /// Whether they may point into objects.
+    pub interior: u64,
+}
+
+impl GcFrameAt {
+    /// As since 8: thread, references, number, kind.
+    pub(crate) const fn at(first: u64) -> Self {
+        Self { first, thread: 8, references: 16, count: 24, interior: 28 }
+    }
 }
 
 /// Where a thread's allocation context (pointer, limit) is.
@@ -313,6 +339,24 @@ pub enum FrameKinds {
         kinds: &'static [ExplicitKind],
     },
 }
+
+/// Tables that were never checked on a real core, as their shapes are recognised; see `trial.rs`. In the order in
+/// which they are to be tried.
+pub(crate) fn source_candidates(bytes: u64, arch: Arch) -> Vec<(TableShape, Layout)> {
+    if arch != Arch::X64 {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for shape in globals::source_shapes(bytes) {
+        for layout in SOURCE_LAYOUTS.into_iter().filter(|layout| layout.major == shape.major) {
+            all.push((shape, *layout));
+        }
+    }
+    all
+}
+
+/// See [`source_candidates`].
+const SOURCE_LAYOUTS: [&Layout; 3] = [&v5::LAYOUT, &v6::LAYOUT, &v6::LATER_HANDLES];
 
 /// All tables; a new major version is one more.
 const LAYOUTS: [&Layout; 4] = [&v3_1::LAYOUT, &v8::LAYOUT, &v9::LAYOUT, &v10::LAYOUT];

@@ -59,7 +59,8 @@ pub(super) const LAYOUT: Layout = Layout {
     app_domain: AppDomainLayout { assemblies: 576, domain_assembly: 0, assembly_module: 16 },
     thread: ThreadLayout {
         first_link: 88,
-        counts: 112,
+        total: 112,
+        counts: 116,
         link: 112,
         state: 0,
         preemptive_disabled: 4,
@@ -75,7 +76,7 @@ pub(super) const LAYOUT: Layout = Layout {
         tracker_thrown: 8,
         tracker_previous: 0,
         thread_local_data: Some(568),
-        gc_frame: Some(688),
+        gc_frame: Some(GcFrameAt::at(688)),
         lock_count: None,
     },
     gc: GcLayout { first_pointer: 24, fixed_generations: None, fixed_heap: None, global_alloc_pointer: 8 },

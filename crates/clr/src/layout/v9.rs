@@ -65,7 +65,8 @@ pub(super) const LAYOUT: Layout = Layout {
     app_domain: AppDomainLayout { assemblies: 1824, domain_assembly: 0, assembly_module: 16 },
     thread: ThreadLayout {
         first_link: 160,
-        counts: 184,
+        total: 184,
+        counts: 188,
         link: 112,
         state: 0,
         preemptive_disabled: 4,
@@ -81,7 +82,7 @@ pub(super) const LAYOUT: Layout = Layout {
         tracker_thrown: 8,
         tracker_previous: 0,
         thread_local_data: Some(928),
-        gc_frame: Some(1048),
+        gc_frame: Some(GcFrameAt::at(1048)),
         lock_count: None,
     },
     gc: GcLayout { first_pointer: 24, fixed_generations: None, fixed_heap: None, global_alloc_pointer: 0 },

@@ -343,23 +343,22 @@ impl Runtime<'_> {
     }
 
     /// References that native code of the runtime protects while it works with them: a chain of its own since 5
-    /// (`GCFrame` in `vm/frames.h`: next, thread, references, their number, whether they may point into objects). The DAC
-    /// does not list them.
+    /// (`GCFrame` in `vm/frames.h`). The DAC does not list them.
     fn native_frames(&self, thread: &Thread, found: &mut ThreadReferences) {
-        let Some(offset) = self.layout().thread.gc_frame else { return };
+        let Some(l) = self.layout().thread.gc_frame else { return };
         let memory = self.target();
-        let Ok(mut at) = memory.u64(thread.address.wrapping_add(offset)) else { return };
+        let Ok(mut at) = memory.u64(thread.address.wrapping_add(l.first)) else { return };
         let mut last = 0;
         while at != 0 && at != u64::MAX {
             let word = |offset: u64| memory.u64(at.wrapping_add(offset)).unwrap_or(0);
-            if at <= last || word(8) != thread.address {
+            if at <= last || word(l.thread) != thread.address {
                 found.problem.get_or_insert(format!("the chain of GCFrames at {at:#x} is damaged"));
                 return;
             }
-            let numbers = word(24);
-            for i in 0..(numbers & 0xffff_ffff).min(MAX_PROTECTED) {
-                let address = word(16).wrapping_add(8 * i);
-                self.word(address, numbers >> 32 != 0, ExplicitKind::GCFrame, at, found);
+            let half = |offset: u64| word(offset) & 0xffff_ffff;
+            for i in 0..half(l.count).min(MAX_PROTECTED) {
+                let address = word(l.references).wrapping_add(8 * i);
+                self.word(address, half(l.interior) != 0, ExplicitKind::GCFrame, at, found);
             }
             (last, at) = (at, word(0));
         }
