@@ -242,22 +242,31 @@ impl Query {
         }
         let schema = if self.only_strings { "dumpheap-strings" } else { "dumpheap" };
         let mut listing = Listing::begin(call, schema, 1, self.show);
-        let mut texts = self.only_strings.then(strings::Texts::default);
         progress.start(self.segments.iter().map(Segment::len).sum());
         let out = &mut call.out;
-        let damage = runtime.walk_all(&self.segments, progress, |segment, object| {
-            let wanted = filter.wants(&object, |table| display_name(runtime, table))
-                && reached.is_none_or(|(set, live)| set.contains(object.address) == live)
-                && (segment.kind != SegmentKind::Ephemeral
-                    || filter.generation.is_none_or(|g| g == heap.generation_of(segment, object.address)));
-            if wanted {
-                listing.row(out, &object);
-                if let Some(texts) = &mut texts {
-                    texts.add(runtime, &object);
+        let mut walk = |mut sender: Option<&mut strings::Sender>| {
+            runtime.walk_all(&self.segments, progress, |segment, object| {
+                let wanted = filter.wants(&object, |table| display_name(runtime, table))
+                    && reached.is_none_or(|(set, live)| set.contains(object.address) == live)
+                    && (segment.kind != SegmentKind::Ephemeral
+                        || filter
+                            .generation
+                            .is_none_or(|g| g == heap.generation_of(segment, object.address)));
+                if wanted {
+                    listing.row(out, &object);
+                    if let Some(sender) = &mut sender {
+                        sender.add(&object);
+                    }
                 }
-            }
-            if out.failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+                if out.failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        };
+        let (texts, damage) = if self.only_strings {
+            let (texts, damage) = strings::counted(runtime.target(), |sender| walk(Some(sender)));
+            (Some(texts), damage?)
+        } else {
+            (None, walk(None)?)
+        };
         damage_notes(call, &damage);
         if let Some(hint) = filter.case_hint(runtime) {
             call.note(hint);
