@@ -22,8 +22,10 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let (bench, _) = fetched()?;
     let version = ["8.0.33", "8.0.4"].into_iter().find_map(|version| Runtime::find(&bench, version));
     let runtime = version.ok_or("the bench has no .NET 8")?;
-    let big = core(&bench, &runtime, "BigHeap")?;
-    let small = core(&bench, &runtime, "Leak")?;
+    let big = core(&bench, &runtime, "BigHeap", &[])?;
+    let small = core(&bench, &runtime, "Leak", &[])?;
+    let threads = core(&bench, &runtime, "Threads", &["14"])?;
+    let crowd = core(&bench, &runtime, "Threads", &["500"])?;
     let dnd = dist::build("dist")?;
 
     let read = median((0..RUNS).map(|_| plain_read(&big.path)).collect::<Result<_>>()?);
@@ -37,28 +39,41 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         read.as_secs_f64(),
         gigabytes(bytes, read)
     );
-    println!("| command | cores | wall | user+sys | peak RSS | anonymous | objects/s |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| command | cores | wall | least | user+sys | peak RSS | anonymous | objects/s |");
+    println!("|---|---|---|---|---|---|---|---|");
 
     let line_mt = method_table(&dnd, &big.path, "Big.Line")?;
-    let order_mt = method_table(&dnd, &big.path, "Big.Order")?;
-    let line = middle_address(&dnd, &big.path, &format!("dumpheap -mt {line_mt} -short"))?;
-    let order = middle_address(&dnd, &big.path, &format!("dumpheap -mt {order_mt} -short"))?;
+    let middle_of = |core: &Path, name: &str| -> Result<String> {
+        let mt = method_table(&dnd, core, name)?;
+        middle_address(&dnd, core, &format!("dumpheap -mt {mt} -short"))
+    };
+    let line = middle_of(&big.path, "Big.Line")?;
+    let order = middle_of(&big.path, "Big.Order")?;
+    let leaf = middle_of(&big.path, "Big.Tree")?;
+    let leaked = middle_of(&small.path, "Shop.Order")?;
     let dead = middle_address(&dnd, &big.path, "dumpheap -dead -short -type System.String")?;
     let root = format!("gcroot {order}");
+    let deep_root = format!("gcroot {leaf}");
     let no_root = format!("gcroot {dead}");
+    let small_root = format!("gcroot {leaked}");
+    let small_exact = format!("gcroot -nostacks {leaked}");
     let rows = format!("dumpheap -mt {line_mt}");
     let object = format!("dumpobj {line}");
-    let measured: [(&Path, &str, &str, u64); 10] = [
+    let measured: [(&Path, &str, &str, u64); 15] = [
         (&big.path, "dumpheap -stat", "", big.objects),
         (&big.path, &root, " (an order in the middle)", 0),
+        (&big.path, &deep_root, " (deep in a tree)", big.objects),
         (&big.path, &no_root, " (dead)", big.objects),
-        (&big.path, "dumpheap -live -stat", "", big.objects),
+        (&big.path, "dumpheap -live -stat", " (marking)", big.objects),
         (&big.path, &rows, "", big.objects),
         (&big.path, "dumpheap -strings", "", big.objects),
         (&big.path, &object, "", 0),
         (&small.path, "dumpheap -stat", " (a small core)", 0),
         (&small.path, "eeversion", " (a small core)", 0),
+        (&small.path, &small_root, " (a small core)", 0),
+        (&small.path, &small_exact, " (a small core, without stacks)", 0),
+        (&threads.path, "clrstack -all", " (14 threads)", 0),
+        (&crowd.path, "clrstack -all", " (500 threads)", 0),
         (Path::new(""), "ps", " (live)", 0),
     ];
     let one_core = run::exists("taskset");
@@ -91,15 +106,19 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
                 command
             };
             let once = measure(command())?;
-            let wall = median((0..RUNS).map(|_| timed(command())).collect::<Result<_>>()?);
+            let mut walls: Vec<Duration> = (0..RUNS).map(|_| timed(command())).collect::<Result<_>>()?;
+            walls.sort();
+            let least = walls.first().copied().unwrap_or_default();
+            let wall = median(walls);
             let rate = if objects == 0 {
                 String::new()
             } else {
                 format!("{:.1} M", per_second(objects, wall) / 1e6)
             };
             println!(
-                "| `{what}`{note} | {cores} | {:.3} s | {:.2} s | {} MB | {} MB | {rate} |",
+                "| `{what}`{note} | {cores} | {:.3} s | {:.3} s | {:.2} s | {} MB | {} MB | {rate} |",
                 wall.as_secs_f64(),
+                least.as_secs_f64(),
                 once.cpu.as_secs_f64(),
                 once.peak_kb / 1000,
                 once.anonymous_kb / 1000,
@@ -114,14 +133,15 @@ struct Core {
     objects: u64,
 }
 
-/// The core of an app with its default arguments, made once by the runtime's own createdump (`--withheap`).
-fn core(bench: &Bench, runtime: &Runtime, app: &str) -> Result<Core> {
+/// The core of an app, made once by the runtime's own createdump (`--withheap`).
+fn core(bench: &Bench, runtime: &Runtime, app: &str, args: &[&str]) -> Result<Core> {
     let dll = apps::ensure(bench, app)?;
     let name = dll.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
-    let dir = bench.path("bench-cores").join(format!("{name}-{}", runtime.version));
+    let with: String = args.iter().map(|arg| format!("-{arg}")).collect();
+    let dir = bench.path("bench-cores").join(format!("{name}{with}-{}", runtime.version));
     bench.install(&dir, |to| {
         say(&format!("making the core of {app} on {}", runtime.version));
-        let target = Started::new(runtime.dotnet().arg(&dll))?;
+        let target = Started::new(runtime.dotnet().arg(&dll).args(args))?;
         fs::write(to.join("truth.json"), &target.truth)?;
         let mut createdump = Command::new(runtime.createdump());
         run::quietly(
@@ -142,7 +162,8 @@ fn core(bench: &Bench, runtime: &Runtime, app: &str) -> Result<Core> {
                 + number("Big.Tree")
                 + number("notes")
         }
-        _ => 3 * number("orders") + 3 * number("listeners"),
+        "Leak" => 3 * number("orders") + 3 * number("listeners"),
+        _ => 0,
     };
     Ok(Core { path: dir.join("core"), objects })
 }
