@@ -1,6 +1,6 @@
 // Many threads that wait, each a few managed frames deep, as the workers of a service do; for the bench.
 //   Threads [count]        default 14 managed threads in all: the main thread, the finalizer's and the rest
-// Every third waits for a lock, for an event, for the next item of a queue; in methods of generic types, through
+// They wait for a lock, for an event, for the next item of a queue in turns; in methods of generic types, through
 // interfaces, delegates and iterators.
 using System;
 using System.Collections.Concurrent;
@@ -53,7 +53,7 @@ namespace Crowd
             for (int i = 0; i < count; i++)
             {
                 int number = i;
-                var thread = new Thread(() => new Worker<string>(waits[number % 3]).Work("item " + number, 2 + number % 4)) { IsBackground = true };
+                var thread = new Thread(() => new Worker<string>(waits[number % 3]).Work("item " + number, 2 + number % 4), 256 << 10) { IsBackground = true };
                 thread.Start();
                 threads.Add(thread);
             }
