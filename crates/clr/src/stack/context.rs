@@ -118,6 +118,15 @@ impl Context {
         }
     }
 
+    /// Takes over the registers that another context knows.
+    pub(crate) fn overlay(&mut self, other: &Self) {
+        for number in 0..self.values.len() {
+            if let Some(value) = other.get(number) {
+                self.set(number, value);
+            }
+        }
+    }
+
     /// Forgets a register whose value can't be had.
     pub(crate) fn forget(&mut self, number: usize) {
         self.known &= !(1u32.checked_shl(number as u32).unwrap_or(0));

@@ -17,6 +17,7 @@ mod roots;
 pub(crate) mod unwind_arm64;
 pub(crate) mod unwind_x64;
 mod walk;
+mod walk_native;
 
 use serde::Serialize;
 

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::explicit::{Explicit, ExplicitKind};
 use super::gc_info::{Base, GcInfo, GcInfoError, Live, Place, Stands};
-use super::walk::{ManagedFrame, Walk, walk};
+use super::walk::{Keep, ManagedFrame, Walk, walk};
 use super::{Context, End};
 use crate::code::{Funclet, Method, MethodKind};
 use crate::names::NameStyle;
@@ -126,7 +126,7 @@ impl Runtime<'_> {
     /// The references in a managed thread's stack and registers.
     #[must_use]
     pub fn stack_references(&self, thread: &Thread) -> ThreadReferences {
-        let walk = walk(self, thread, false);
+        let walk = walk(self, thread, Keep::References);
         let mut found = ThreadReferences { references: Vec::new(), problem: None };
         if !walk.end.is_complete() {
             found.problem = Some(walk.end.to_string());

@@ -7,21 +7,18 @@ use std::cell::Cell;
 
 use dnd_memory::Arch;
 
-use super::cfi::Caller;
 use super::context::Context;
-use super::explicit::{self, Explicit, Resume};
+use super::explicit::{self, Explicit};
 use super::unwind_x64::Failure;
-use super::{End, ExplicitKind, FoundBy, Frame, FrameKind, Stack, unwind_arm64, unwind_x64};
-use crate::code::{Code, CodeAt};
+use super::{End, FoundBy, Frame, FrameKind, Stack, unwind_arm64, unwind_x64};
+use crate::code::Code;
 use crate::runtime::Runtime;
 use crate::threads::Thread;
 
 /// Frames of a stack. A stack overflow has some hundred thousand.
 const MAX_FRAMES: usize = 1 << 21;
 /// Native frames in a row.
-const MAX_NATIVE: usize = 1 << 14;
-/// Explicit frames to look at for the one that leads on; a few that lead nowhere may lie in between.
-const MAX_AHEAD: usize = 1 << 10;
+pub(super) const MAX_NATIVE: usize = 1 << 14;
 /// Words of a `Thread` that may hold the return address that a hijack replaced.
 const THREAD_WORDS: u64 = 256;
 /// `TS_Hijacked`.
@@ -47,65 +44,70 @@ pub(super) struct Walk {
     pub(super) frames: Vec<Frame>,
     /// Registers of each frame, if they were asked for.
     pub(super) contexts: Vec<Context>,
+    /// What is needed to find references, if it was asked for.
     pub(super) managed: Vec<ManagedFrame>,
     /// Explicit frames, newest first.
     pub(super) chain: Vec<Explicit>,
     pub(super) end: End,
 }
 
-struct Walker<'r, 't> {
-    runtime: &'r Runtime<'t>,
-    thread: &'r Thread,
-    frames: Vec<Frame>,
-    /// Registers of each frame; `None` when nobody wants them.
-    contexts: Option<Vec<Context>>,
-    managed: Vec<ManagedFrame>,
-    chain: Vec<Explicit>,
-    /// First explicit frame that was not met yet.
-    next: usize,
-    /// The innermost frame of the native code that is being walked.
-    region: Context,
-    /// First address whose code could not be looked up.
-    unknown: Cell<Option<u64>>,
+/// What to keep of each frame: registers are many bytes for the hundred thousands of frames of an overflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Nothing else.
+    Frames,
+    /// The registers of all frames.
+    Registers,
+    /// What leads to the references in managed frames.
+    References,
 }
 
-/// Where a region of native code leads.
-struct Entered {
-    context: Context,
-    found_by: FoundBy,
-    /// Interrupted by a signal, or known to be by its explicit frame.
-    active: bool,
-    /// Although it counts as interrupted, it stands behind a call: one that returned to the runtime instead.
-    returned: bool,
-    exception: (bool, bool),
+pub(super) struct Walker<'r, 't> {
+    pub(super) runtime: &'r Runtime<'t>,
+    pub(super) thread: &'r Thread,
+    pub(super) frames: Vec<Frame>,
+    pub(super) keep: Keep,
+    pub(super) contexts: Vec<Context>,
+    pub(super) managed: Vec<ManagedFrame>,
+    /// A managed frame was met.
+    pub(super) in_managed: bool,
+    pub(super) chain: Vec<Explicit>,
+    /// First explicit frame that was not met yet.
+    pub(super) next: usize,
+    /// The innermost frame of the native code that is being walked.
+    pub(super) region: Context,
+    /// First address whose code could not be looked up.
+    pub(super) unknown: Cell<Option<u64>>,
 }
 
 impl Runtime<'_> {
     /// The stack of a managed thread. Never fails: a stack that can't be read to its end says so.
     #[must_use]
     pub fn stack(&self, thread: &Thread) -> Stack {
-        let walk = walk(self, thread, false);
+        let walk = walk(self, thread, Keep::Frames);
         Stack { frames: walk.frames, contexts: walk.contexts, end: walk.end }
     }
 
     /// The same, with the registers of each frame.
     #[must_use]
     pub fn stack_with_registers(&self, thread: &Thread) -> Stack {
-        let walk = walk(self, thread, true);
+        let walk = walk(self, thread, Keep::Registers);
         Stack { frames: walk.frames, contexts: walk.contexts, end: walk.end }
     }
 }
 
 /// Walks a thread's stack.
-pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread, registers: bool) -> Walk {
+pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread, keep: Keep) -> Walk {
     let (chain, _) = explicit::chain(runtime, thread);
     let nowhere = Context::new(runtime.target().arch(), 0, 0);
     let mut walker = Walker {
         runtime,
         thread,
         frames: Vec::new(),
-        contexts: registers.then(Vec::new),
+        keep,
+        contexts: Vec::new(),
         managed: Vec::new(),
+        in_managed: false,
         chain,
         next: 0,
         region: nowhere,
@@ -120,8 +122,8 @@ pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread, registers: bool) -> W
         None => End::NoRegisters,
     };
     walker.rest();
-    let contexts = walker.contexts.unwrap_or_default();
-    Walk { frames: walker.frames, contexts, managed: walker.managed, chain: walker.chain, end }
+    let Walker { frames, contexts, managed, chain, .. } = walker;
+    Walk { frames, contexts, managed, chain, end }
 }
 
 impl<'r> Walker<'r, '_> {
@@ -144,7 +146,10 @@ impl<'r> Walker<'r, '_> {
                 self.skipped(&context, caller.sp(), found_by);
                 self.push(context, FrameKind::Managed(code), found_by, active && !returned);
                 let from_native = found_by != FoundBy::UnwindCodes;
-                self.managed.push(ManagedFrame { code, context, caller, active, from_native, exception });
+                self.in_managed = true;
+                if self.keep == Keep::References {
+                    self.managed.push(ManagedFrame { code, context, caller, active, from_native, exception });
+                }
                 if caller.ip == 0 {
                     return End::Bottom;
                 }
@@ -169,15 +174,15 @@ impl<'r> Walker<'r, '_> {
         }
     }
 
-    fn push(&mut self, context: Context, kind: FrameKind, found_by: FoundBy, active: bool) {
+    pub(super) fn push(&mut self, context: Context, kind: FrameKind, found_by: FoundBy, active: bool) {
         self.frames.push(Frame { ip: context.ip, sp: context.sp(), kind, found_by, active });
-        if let Some(contexts) = &mut self.contexts {
-            contexts.push(context);
+        if self.keep == Keep::Registers {
+            self.contexts.push(context);
         }
     }
 
     /// The managed code that a frame stands in.
-    fn code(&self, context: &Context, active: bool) -> Option<Code> {
+    pub(super) fn code(&self, context: &Context, active: bool) -> Option<Code> {
         // A return address may be that of the next function.
         let ip = if active { context.ip } else { context.ip.checked_sub(1)? };
         self.runtime.method_code(ip).unwrap_or_else(|_| {
@@ -198,7 +203,7 @@ impl<'r> Walker<'r, '_> {
 
     /// While the runtime suspends threads it may have replaced a return address by that of a stub of its own; the
     /// `Thread` holds the place and what stood there (`m_ppvHJRetAddrPtr`, `m_pvHJRetAddr`), next to each other.
-    fn without_hijack(&self, mut caller: Context) -> Context {
+    pub(super) fn without_hijack(&self, mut caller: Context) -> Context {
         if self.thread.state & HIJACKED == 0 || self.code(&caller, false).is_some() {
             return caller;
         }
@@ -240,7 +245,7 @@ impl<'r> Walker<'r, '_> {
         }
     }
 
-    fn meet(&mut self, frame: Explicit, before: &Context, found_by: FoundBy) {
+    pub(super) fn meet(&mut self, frame: Explicit, before: &Context, found_by: FoundBy) {
         let kind = FrameKind::Explicit {
             kind: frame.kind,
             address: frame.address,
@@ -256,238 +261,5 @@ impl<'r> Walker<'r, '_> {
             self.meet(frame, &region, FoundBy::FrameChain);
             self.next += 1;
         }
-    }
-
-    /// From native code to the managed frame that called it.
-    fn native(&mut self, from: Context, found_by: FoundBy, exact: bool) -> Result<Entered, End> {
-        self.region = from;
-        let before = self.frames.len();
-        let by_cfi = self.by_cfi(from, found_by, exact);
-        if let Ok(entered) = by_cfi {
-            return Ok(self.through_chain(from, entered, before));
-        }
-        let Err(end) = by_cfi else { return Err(End::Bottom) };
-        if let Some(entered) = self.by_chain(from) {
-            return Ok(entered);
-        }
-        if let Some(entered) = self.by_frame_pointers(from) {
-            return Ok(entered);
-        }
-        // Only in preemptive mode has the runtime seen to it that its chain leads to all managed frames.
-        let chain_tells = !self.thread.cooperative || !self.managed.is_empty();
-        Err(match end {
-            End::NoUnwindInformation { .. } if chain_tells => End::ChainEnd,
-            end => end,
-        })
-    }
-
-    /// Steps over native frames with call frame information.
-    fn by_cfi(&mut self, from: Context, found_by: FoundBy, exact: bool) -> Result<Entered, End> {
-        let target = self.runtime.target();
-        let tables = self.runtime.unwind_tables();
-        let (mut context, mut found_by, mut exact) = (from, found_by, exact);
-        for _ in 0..MAX_NATIVE {
-            self.push(context, FrameKind::Native, found_by, exact);
-            if context.ip == 0 {
-                return Err(End::Bottom);
-            }
-            let caller = match tables.caller(target, &context, exact) {
-                Some(caller) => caller,
-                None => match self.behind_stub(&context, exact) {
-                    Some(context) => {
-                        let context = self.without_hijack(context);
-                        return Ok(Entered {
-                            context,
-                            found_by: FoundBy::ReturnAddress,
-                            active: false,
-                            returned: false,
-                            exception: (false, false),
-                        });
-                    }
-                    None => match self.behind_jump(&context, exact) {
-                        Some(context) => Caller { context, interrupted: false },
-                        None => return Err(End::NoUnwindInformation { ip: context.ip }),
-                    },
-                },
-            };
-            if caller.context.ip == 0 {
-                return Err(End::Bottom);
-            }
-            let same = caller.context.sp() == context.sp() && caller.context.ip == context.ip;
-            if caller.context.sp() < context.sp() || same {
-                return Err(End::NotGrowing { ip: context.ip });
-            }
-            context = caller.context;
-            exact = caller.interrupted;
-            found_by = FoundBy::CallFrameInformation;
-            if self.code(&context, exact).is_some() {
-                let exception = (false, false);
-                return Ok(Entered { context, found_by, active: exact, returned: false, exception });
-            }
-        }
-        Err(End::TooManyFrames)
-    }
-
-    /// Code made at run time that managed code has just called: it pushes nothing, so the return address is where the call
-    /// left it.
-    fn behind_stub(&self, context: &Context, exact: bool) -> Option<Context> {
-        if !exact {
-            return None;
-        }
-        let target = self.runtime.target();
-        // Stubs; copies of the runtime's write barriers, which are patched at run time.
-        let stub = matches!(self.runtime.code_at(context.ip), Ok(CodeAt::Stub));
-        if !stub && self.runtime.unwind_tables().in_image(target, context.ip) {
-            return None;
-        }
-        let mut caller = *context;
-        match context.arch() {
-            Arch::X64 => {
-                caller.ip = target.u64(context.sp()).ok()?;
-                caller.set_sp(context.sp().wrapping_add(8));
-            }
-            Arch::Arm64 => caller.ip = context.lr()?,
-        }
-        caller.forget_scratch();
-        self.code(&caller, false).map(|_| caller)
-    }
-
-    /// An entry of a procedure linkage table, for which linkers need not write call frame information: a jump through a
-    /// pointer.
-    fn behind_jump(&self, context: &Context, exact: bool) -> Option<Context> {
-        let target = self.runtime.target();
-        let jump = target.slice(context.ip, 2) == Some(&[0xff, 0x25]);
-        if !exact || context.arch() != Arch::X64 || !jump {
-            return None;
-        }
-        let mut caller = *context;
-        caller.ip = target.u64(context.sp()).ok()?;
-        caller.set_sp(context.sp().wrapping_add(8));
-        caller.forget_scratch();
-        Some(caller)
-    }
-
-    /// The managed frame that unwinding found, checked against the runtime's chain, which also says how it stands.
-    fn through_chain(&mut self, from: Context, mut entered: Entered, native_frames: usize) -> Entered {
-        // An explicit frame that leads to a managed frame nearer than the one that was found.
-        if let Some((index, nearer)) =
-            self.leading(from).filter(|(_, near)| near.context.sp() < entered.context.sp())
-        {
-            self.frames.truncate(native_frames + 1);
-            if let Some(contexts) = &mut self.contexts {
-                contexts.truncate(native_frames + 1);
-            }
-            self.meet_up_to(index, &from);
-            return nearer;
-        }
-        let sp = entered.context.sp();
-        let mut last = None;
-        while let Some(frame) = self.chain.get(self.next).copied() {
-            if !explicit::is_above(self.thread, frame.address, sp) {
-                // The frame of the P/Invoke lies in the managed frame itself.
-                if frame.active_call(self.runtime) && frame.call_site(self.runtime) == Some(sp) {
-                    self.meet(frame, &from, FoundBy::FrameChain);
-                    // Where the runtime says that the call returns to: a label of the same call.
-                    if let Some(address) = frame.return_address(self.runtime) {
-                        entered.context.ip = address;
-                    }
-                    last = None;
-                }
-                break;
-            }
-            self.meet(frame, &from, FoundBy::FrameChain);
-            last = Some(frame);
-            self.next += 1;
-        }
-        if let Some(frame) =
-            last.filter(|frame| frame.return_address(self.runtime).is_none_or(|at| at == entered.context.ip))
-        {
-            entered.exception = frame.exception(self.runtime);
-            entered.active |= frame.is_resumable() || entered.exception.1;
-            entered.returned = frame.kind == ExplicitKind::HijackFrame;
-            // What the processor held when the frame was interrupted: all registers, and not only those that calls leave
-            // alone. Behind a processor's exception the native frames were made by hand, too.
-            // A handler on a stack of its own leads to the right instruction, but not to the right place of the stack.
-            let whole = |resume: &Resume| {
-                resume.context.ip == entered.context.ip && (entered.exception.1 || resume.context.sp() == sp)
-            };
-            if let Some(resume) = frame.resume(self.runtime).filter(|resume| entered.active && whole(resume))
-            {
-                entered.context = resume.context;
-            }
-        }
-        entered
-    }
-
-    /// The first explicit frame ahead that leads to managed code, with its number.
-    fn leading(&self, from: Context) -> Option<(usize, Entered)> {
-        for (index, frame) in self.chain.iter().enumerate().skip(self.next).take(MAX_AHEAD) {
-            let Some(resume) = frame.resume(self.runtime) else { continue };
-            if resume.context.sp() != from.sp()
-                && !explicit::is_above(self.thread, from.sp(), resume.context.sp())
-            {
-                continue;
-            }
-            if self.code(&resume.context, resume.active).is_some() {
-                let exception = frame.exception(self.runtime);
-                let entered = Entered {
-                    context: resume.context,
-                    found_by: FoundBy::FrameChain,
-                    active: resume.active || exception.1,
-                    returned: frame.kind == ExplicitKind::HijackFrame,
-                    exception,
-                };
-                return Some((index, entered));
-            }
-        }
-        None
-    }
-
-    fn meet_up_to(&mut self, index: usize, from: &Context) {
-        while let Some(frame) = self.chain.get(self.next).filter(|_| self.next <= index).copied() {
-            self.meet(frame, from, FoundBy::FrameChain);
-            // The frame of a P/Invoke is met again in the managed frame that it lies in.
-            if self.next == index && frame.active_call(self.runtime) {
-                break;
-            }
-            self.next += 1;
-        }
-    }
-
-    /// The managed frame that the runtime's chain leads to.
-    fn by_chain(&mut self, from: Context) -> Option<Entered> {
-        let (index, entered) = self.leading(from)?;
-        self.meet_up_to(index, &from);
-        Some(entered)
-    }
-
-    /// arm64: native code of the runtime keeps frame pointers; what the frames between saved is not known.
-    fn by_frame_pointers(&mut self, from: Context) -> Option<Entered> {
-        if from.arch() != Arch::Arm64 || !self.managed.is_empty() {
-            return None;
-        }
-        let memory = self.runtime.target();
-        let mut fp = from.fp()?;
-        let mut sp = from.sp();
-        for _ in 0..MAX_NATIVE {
-            if fp < sp || fp % 8 != 0 {
-                return None;
-            }
-            let (next, ip) = (memory.u64(fp).ok()?, memory.u64(fp.wrapping_add(8)).ok()?);
-            let mut context = Context::new(Arch::Arm64, ip, fp.wrapping_add(16));
-            context.set(context.fp_number(), next);
-            if self.code(&context, false).is_some() {
-                return Some(Entered {
-                    context,
-                    found_by: FoundBy::FramePointer,
-                    active: false,
-                    returned: false,
-                    exception: (false, false),
-                });
-            }
-            self.push(context, FrameKind::Native, FoundBy::FramePointer, false);
-            (sp, fp) = (fp, next);
-        }
-        None
     }
 }
