@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use dnd_testkit::{Core, CoreSpec, Dnd, Runtime, app, bench, core, one_per_major, runtimes};
+use dnd_testkit::{
+    By, Core, CoreSpec, Dnd, Runtime, app, bench, core, one_per_major, runtimes, single_file_core,
+};
 use serde_json::Value;
 
 use super::DND;
@@ -163,4 +165,18 @@ fn stack_traces_of_exceptions_have_lines() {
             assert_eq!(lines, expected, "{thread} of {}: {text}", runtime.version);
         }
     }
+}
+
+/// The assembly is inside the program, its PDB beside it.
+#[test]
+fn a_program_in_a_single_file_has_lines() {
+    let core = single_file_core("Leak", &["7", "5"], By::Createdump);
+    let text =
+        Dnd::new(DND).args(["dump", "analyze"]).arg(core.path()).args(["-c", "clrstack"]).run().success();
+    let source = app_source("Leak");
+    let line =
+        source.lines().position(|line| line.contains("Console.ReadLine()")).expect("where it waits") + 1;
+    let main =
+        text.lines().find(|line| line.contains(" Shop.Program.Main(System.String[]) [")).expect("a line");
+    assert!(main.ends_with(&format!("/tests/apps/Leak.cs @ {line}]")), "{main}");
 }

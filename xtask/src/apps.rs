@@ -15,6 +15,9 @@ use crate::{Result, bundle, run};
 /// Changes whenever compiled apps come out differently for the same source.
 const RECIPE: &str = "1";
 
+/// The same for apps in a single file.
+const SINGLE_FILE_RECIPE: &str = "1";
+
 /// Where the sources are.
 pub fn sources() -> PathBuf {
     crate::workspace().join("tests/apps")
@@ -76,7 +79,7 @@ fn csc(bench: &Bench, source: &Path, text: &str, references: &[PathBuf], assembl
     run::quietly(command.arg(format!("-out:{}", assembly.display())).arg(source))
 }
 
-/// The app of this name on .NET 10.0.11 as a program in a single file: `.../apps/NAME-single-file-HASH/NAME`.
+/// The app of this name on .NET 10.0.11 as a program in a single file: `.../apps/NAME-single-file-HASH/NAME`, and its PDB.
 ///
 /// Its framework is trimmed to what another app needs, and so are the assemblies it is compiled against: only a simple
 /// debuggee compiles.
@@ -86,7 +89,8 @@ fn csc(bench: &Bench, source: &Path, text: &str, references: &[PathBuf], assembl
 pub fn ensure_single_file(bench: &Bench, name: &str) -> Result<PathBuf> {
     let source = sources().join(format!("{name}.cs"));
     let text = fs::read_to_string(&source).map_err(|e| format!("can't read {}: {e}", source.display()))?;
-    let dir = bench.path("apps").join(format!("{name}-single-file-{:016x}", hash(&text)));
+    let recipe = format!("{text}{SINGLE_FILE_RECIPE}");
+    let dir = bench.path("apps").join(format!("{name}-single-file-{:016x}", hash(&recipe)));
     bench.install(&dir, |to| {
         let host = bench.path(SINGLE_FILE);
         let program = fs::read(&host).map_err(|e| format!("can't read {}: {e}", host.display()))?;
@@ -105,7 +109,11 @@ pub fn ensure_single_file(bench: &Bench, name: &str) -> Result<PathBuf> {
         let assembly = scratch.path().join(OWN);
         csc(bench, &source, &text, &references, &assembly)?;
         let single_file = to.join(name);
-        fs::write(&single_file, bundle::replaced(&program, own, &fs::read(assembly)?))?;
+        fs::write(&single_file, bundle::replaced(&program, own, &fs::read(&assembly)?))?;
+        let symbols = assembly.with_extension("pdb");
+        if let Some(file) = symbols.file_name() {
+            fs::copy(&symbols, to.join(file))?;
+        }
         Ok(fs::set_permissions(single_file, Permissions::from_mode(0o755))?)
     })?;
     Ok(dir.join(name))

@@ -10,6 +10,7 @@ use dnd_memory::{MappedFile, Target};
 use dnd_metadata::{CodeView, DebugEntry, Pdb, Pe, Table, Token, debug_kind, embedded_pdb};
 
 use crate::code::{Code, IlOffset};
+use crate::error::Error;
 use crate::modules::{InMemory, Module};
 use crate::runtime::Runtime;
 
@@ -29,6 +30,8 @@ pub struct Source {
     pub token: Token,
     /// Where in the method's IL; `None` when the compiler kept no map.
     pub il: Option<IlOffset>,
+    /// Why that can't be told, when the map is missing or damaged.
+    pub problem: Option<Error>,
     /// The line; `None` without a PDB that is the right one, and for code that no line is behind.
     pub line: Option<SourceLine>,
 }
@@ -79,7 +82,10 @@ impl Runtime<'_> {
         let table = self.method_table(method.table).ok()?;
         let module = table.module(self.target(), self.layout()).ok()?;
         let native = u32::try_from(at.wrapping_sub(code.start)).ok()?;
-        let map = self.il_map(code).ok();
+        let (map, problem) = match self.il_map(code) {
+            Ok(map) => (Some(map), None),
+            Err(error) => (None, Some(error)),
+        };
         let token = Token(method.token);
         let line = || {
             let row = token.row_of(Table::MethodDef)?;
@@ -89,7 +95,7 @@ impl Runtime<'_> {
             Some(SourceLine { file: pdb.document(point.document)?, line: point.line })
         };
         let il = map.as_ref().and_then(|map| map.at(native));
-        Some(Source { module, method: code.method, token, il, line: line() })
+        Some(Source { module, method: code.method, token, il, problem, line: line() })
     }
 
     /// The PDB of a module, looked for on the first call.

@@ -94,6 +94,9 @@ pub(super) struct FrameFacts {
     /// The source file, as the compiler was given it.
     file: Option<String>,
     line: Option<u32>,
+    /// Why the two can't be told, when that is the dump's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_source: Option<String>,
     /// Parameters, locals and registers, as asked for.
     #[serde(flatten)]
     values: Option<Values>,
@@ -130,6 +133,11 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         .collect();
     for note in &broken {
         call.note(note.clone());
+    }
+    let frames = || stacks.iter().flat_map(|stack| &stack.frames);
+    if let Some(problem) = frames().find_map(|frame| frame.no_source.clone()) {
+        let count = frames().filter(|frame| frame.no_source.is_some()).count();
+        call.note(format!("where {count} frames stand in their source can't be told: {problem}"));
     }
     let flow = call.emit("clrstack", 1, &Stacks { threads: stacks, all, full: call.args.flag("f") })?;
     match broken.len() {
@@ -203,6 +211,7 @@ pub(super) fn frame_facts(runtime: &Runtime<'_>, frame: &Frame, lines: bool) -> 
         Some(IlOffset::At(offset)) => Some(offset),
         _ => None,
     });
+    let no_source = source.as_ref().and_then(|source| source.problem.as_ref()).map(ToString::to_string);
     let line = source.and_then(|source| source.line);
     let (sp, explicit, method, offset) = match &frame.kind {
         FrameKind::Managed(code) => {
@@ -224,6 +233,7 @@ pub(super) fn frame_facts(runtime: &Runtime<'_>, frame: &Frame, lines: bool) -> 
         il_offset,
         line: line.as_ref().map(|line| line.line),
         file: line.map(|line| line.file),
+        no_source,
         values: None,
     }
 }

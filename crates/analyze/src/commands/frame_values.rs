@@ -59,6 +59,9 @@ pub(super) struct Values {
     /// Why no locals can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     no_locals: Option<&'static str>,
+    /// Why variables have no place, or there are none, when that is the dump's fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     registers: Option<Vec<Register>>,
 }
@@ -82,8 +85,10 @@ impl Values {
     pub(super) fn read(runtime: &Runtime<'_>, frame: &Frame, context: &Context, wanted: Wanted) -> Self {
         let mut values = Self::default();
         if wanted.parameters || wanted.locals {
-            let Variables { parameters, locals, no_locals } =
-                runtime.variables(frame, context).unwrap_or_default();
+            let Variables { parameters, locals, no_locals, problem } = runtime
+                .variables(frame, context)
+                .unwrap_or_else(|error| Variables { problem: Some(error), ..Variables::default() });
+            values.problem = problem.map(|error| error.to_string());
             let facts = |all: Vec<Variable>| all.into_iter().map(variable).collect();
             if wanted.parameters {
                 values.parameters = Some(facts(parameters));
@@ -105,6 +110,9 @@ impl Values {
         if let Some(locals) = self.locals.as_ref().filter(|all| !all.is_empty()) {
             out.line("    LOCALS:");
             locals.iter().for_each(|local| local.text(out));
+        }
+        if let Some(problem) = &self.problem {
+            out.fmt(format_args!("    <no values: {problem}>\n"));
         }
         if managed && (self.parameters.is_some() || self.locals.is_some()) {
             out.end();

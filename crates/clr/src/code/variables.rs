@@ -36,6 +36,8 @@ pub struct Variables {
     pub locals: Vec<Variable>,
     /// Why there is nothing to tell of the locals, when that is so.
     pub no_locals: Option<&'static str>,
+    /// Why no variable has a place, when what tells it is missing or damaged.
+    pub problem: Option<Error>,
 }
 
 /// A parameter or local of a frame.
@@ -134,7 +136,10 @@ impl Runtime<'_> {
             type_arguments: &type_arguments,
             method_arguments: &method_arguments,
         };
-        let native = self.native_variables(code).unwrap_or_default();
+        let (native, problem) = match self.native_variables(code) {
+            Ok(native) => (native, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         let at = u32::try_from(frame.at().wrapping_sub(code.start)).unwrap_or(u32::MAX);
         let placed = |variable: Variable, number: usize| {
             let here = |variable: &&NativeVariable| {
@@ -142,7 +147,7 @@ impl Runtime<'_> {
             };
             self.placed(variable, context, native.iter().find(here).map(|variable| variable.place))
         };
-        let mut variables = Variables::default();
+        let mut variables = Variables { problem, ..Variables::default() };
         if signature.has_this {
             let kind = if table.is_value_type() { VariableKind::Address } else { VariableKind::Object };
             let type_name = self.type_name(table.address, crate::NameStyle::Runtime);

@@ -184,13 +184,17 @@ fn parts(memory: &dyn Memory, at: u64, packed: bool, may_have_two: bool) -> Resu
     let header = up_to(memory, at, HEADER);
     let mut sizes = Nibbles::new(&header);
     let mut size = || sizes.unsigned();
-    let missing = || Error::Missing { what: WHAT, source: Missing { addr: at, len: HEADER as u64 } };
-    let mut maps = [size().ok_or_else(missing)?, 0];
+    // The bytes end, or a number does not.
+    let unread = || match header.len() {
+        HEADER => damaged(),
+        _ => Error::Missing { what: WHAT, source: Missing { addr: at, len: HEADER as u64 } },
+    };
+    let mut maps = [size().ok_or_else(unread)?, 0];
     if may_have_two && maps == [TWO_MAPS, 0] {
-        maps = [size().ok_or_else(missing)?, size().ok_or_else(missing)?];
+        maps = [size().ok_or_else(unread)?, size().ok_or_else(unread)?];
     }
     let [map, before_profiler] = maps;
-    let variables = size().ok_or_else(missing)?;
+    let variables = size().ok_or_else(unread)?;
     if [map, before_profiler, variables].into_iter().any(|size| size > MAX_SIZE) {
         return Err(damaged());
     }
