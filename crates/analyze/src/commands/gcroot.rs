@@ -208,21 +208,26 @@ impl RootLine {
                 out.end();
             }
         }
-        let skipped = self.path.len().saturating_sub(2 * SHOWN_STEPS);
-        let (head, tail) = match skipped {
-            0 => (self.path.as_slice(), &[][..]),
-            _ => {
-                let (head, rest) = self.path.split_at(SHOWN_STEPS);
-                (head, rest.get(skipped..).unwrap_or_default())
-            }
-        };
-        head.iter().for_each(|object| step(out, object));
-        if skipped > 0 {
-            out.fmt(format_args!("          -> ... {skipped} more objects (all of them with --json)\n"));
-        }
-        tail.iter().for_each(|object| step(out, object));
+        steps(out, &self.path);
         out.end();
     }
+}
+
+/// The objects of a path; the middle of a very long one is left out.
+pub(super) fn steps(out: &mut Out<'_>, path: &[ObjectLine]) {
+    let skipped = path.len().saturating_sub(2 * SHOWN_STEPS);
+    let (head, tail) = match skipped {
+        0 => (path, &[][..]),
+        _ => {
+            let (head, rest) = path.split_at(SHOWN_STEPS);
+            (head, rest.get(skipped..).unwrap_or_default())
+        }
+    };
+    head.iter().for_each(|object| step(out, object));
+    if skipped > 0 {
+        out.fmt(format_args!("          -> ... {skipped} more objects (all of them with --json)\n"));
+    }
+    tail.iter().for_each(|object| step(out, object));
 }
 
 /// One object of a path.

@@ -5,6 +5,7 @@ pub(crate) mod clrstack;
 pub(crate) mod crash;
 pub(crate) mod current_thread;
 pub(crate) mod deadlocks;
+pub(crate) mod dump_gen;
 pub(crate) mod dumpheap;
 pub(crate) mod eeheap;
 pub(crate) mod exception;
@@ -15,15 +16,18 @@ mod frame_values;
 pub(crate) mod gcroot;
 pub(crate) mod gcwhere;
 pub(crate) mod handles;
+pub(crate) mod heap_stats;
 pub(crate) mod help;
 pub(crate) mod listing;
 pub(crate) mod method;
 pub(crate) mod method_table;
 pub(crate) mod method_text;
 pub(crate) mod modules;
+pub(crate) mod near;
 pub(crate) mod object;
 pub(crate) mod objsize;
 pub(crate) mod parallel_stacks;
+pub(crate) mod path_to;
 pub(crate) mod paths;
 pub(crate) mod quit;
 pub(crate) mod registers;
@@ -33,6 +37,7 @@ pub(crate) mod syncblk;
 pub(crate) mod thin_locks;
 pub(crate) mod threads;
 pub(crate) mod value;
+pub(crate) mod verify;
 pub(crate) mod version;
 
 use dnd_clr::{GenerationName, Heap, Segment};
@@ -62,7 +67,11 @@ pub(crate) const HANDLE_TYPES: &[&str] = &[
 
 /// The value of `-gen`.
 pub(crate) fn generation(args: &Args) -> Result<Option<GenerationName>, Error> {
-    let Some(text) = args.word("gen") else { return Ok(None) };
+    args.word("gen").map(|text| generation_of_text(args, text)).transpose()
+}
+
+/// A generation as it is typed.
+pub(crate) fn generation_of_text(args: &Args, text: &str) -> Result<GenerationName, Error> {
     let name = match text.to_ascii_lowercase().as_str() {
         "gen0" | "0" => GenerationName::Gen0,
         "gen1" | "1" => GenerationName::Gen1,
@@ -75,7 +84,7 @@ pub(crate) fn generation(args: &Args) -> Result<Option<GenerationName>, Error> {
             return Err(args.usage(format!("does not know the generation `{text}`; there are {known}")));
         }
     };
-    Ok(Some(name))
+    Ok(name)
 }
 
 /// The segments that `-heap` and `-segment` select. `-segment` takes the address of the segment, or one inside it.
