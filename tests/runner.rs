@@ -2,6 +2,7 @@
 
 mod analyze;
 mod analyze_crashes;
+mod analyze_heap;
 mod analyze_methods;
 mod analyze_repl;
 mod analyze_stacks;

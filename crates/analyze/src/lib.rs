@@ -10,9 +10,11 @@
 mod args;
 mod commands;
 mod complete;
+mod delegates;
 mod error;
 pub mod info;
 mod inspect;
+mod managed;
 mod out;
 mod session;
 mod similar;

@@ -5,6 +5,7 @@ pub(crate) mod clrstack;
 pub(crate) mod crash;
 pub(crate) mod current_thread;
 pub(crate) mod deadlocks;
+pub(crate) mod delegate;
 pub(crate) mod dump_gen;
 pub(crate) mod dumpheap;
 pub(crate) mod eeheap;

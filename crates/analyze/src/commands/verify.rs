@@ -121,8 +121,12 @@ impl<'r> Checker<'r> {
     }
 
     fn check(&mut self, object: &Object, mut found: impl FnMut(Kind, u64, u64)) {
-        self.header(object, &mut found);
         let runtime = self.runtime;
+        // In front of free space lies whatever was there before.
+        if object.table == runtime.free().address {
+            return;
+        }
+        self.header(object, &mut found);
         let entry = self.references.entry(object.table).or_insert_with(|| {
             let table = runtime.method_table(object.table).ok().filter(|table| table.contains_pointers())?;
             References::read(runtime.target(), &table).ok()

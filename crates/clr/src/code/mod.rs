@@ -11,6 +11,7 @@
 
 pub(crate) mod clauses;
 pub(crate) mod debug;
+mod entry;
 mod jit;
 mod method;
 mod native;

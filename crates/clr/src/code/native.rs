@@ -185,7 +185,7 @@ impl Runtime<'_> {
     }
 
     /// What a call of a method jumps to.
-    fn entry(&self, method: &Method) -> u64 {
+    pub(super) fn entry(&self, method: &Method) -> u64 {
         match self.method_table(method.table) {
             Ok(table) if method.slot < table.virtuals => self.vtable_entry(&table, method.slot),
             _ => self.own_entry(method),

@@ -84,6 +84,14 @@ pub(super) fn find(runtime: &Runtime<'_>, ip: u64, base: u64, module: u64) -> Re
     }))
 }
 
+/// The method whose code begins at `start` in the image of `module`.
+pub(super) fn method_at(runtime: &Runtime<'_>, module: u64, start: u64) -> Option<u64> {
+    let memory = runtime.target();
+    let info = memory.u64(module.wrapping_add(runtime.layout().module.ready_to_run)).ok()?;
+    let buckets = memory.u64(info.wrapping_add(runtime.layout().code.r2r_entry_points)).ok()?;
+    lookup(memory, buckets, start).ok()?
+}
+
 /// GC info follows the unwind information of a method's first function, behind the offset of the personality routine
 /// (`ReadyToRunJitManager::GetGCInfoToken`, `GetUnwindDataBlob`).
 fn gc_info(runtime: &Runtime<'_>, base: u64, first: RuntimeFunction) -> Result<u64, Error> {
