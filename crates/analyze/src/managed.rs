@@ -115,7 +115,7 @@ impl<'r> Managed<'r> {
 
     /// The elements of a vector: how many, where the first is, bytes of each, type of each.
     pub(crate) fn vector(&self, array: &Object) -> Option<Vector> {
-        let table = self.runtime.method_table(array.table).ok().filter(|table| table.is_vector())?;
+        let table = self.runtime.method_table(array.table).ok().filter(dnd_clr::MethodTable::is_vector)?;
         let count = self.runtime.target().u32(array.address.wrapping_add(8)).ok()?;
         Some(Vector {
             count,

@@ -128,7 +128,8 @@ impl<'r> Checker<'r> {
         }
         self.header(object, &mut found);
         let entry = self.references.entry(object.table).or_insert_with(|| {
-            let table = runtime.method_table(object.table).ok().filter(|table| table.contains_pointers())?;
+            let table =
+                runtime.method_table(object.table).ok().filter(dnd_clr::MethodTable::contains_pointers)?;
             References::read(runtime.target(), &table).ok()
         });
         let Some(references) = entry.clone() else { return };
