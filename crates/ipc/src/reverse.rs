@@ -7,10 +7,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc};
@@ -66,7 +68,8 @@ impl Idle {
     pub(crate) async fn take(&self) -> io::Result<UnixStream> {
         let next = async {
             loop {
-                if let Some(stream) = self.newest.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(stream) = newest.filter(|stream| !given_up(stream)) {
                     return stream;
                 }
                 self.came.notified().await;
@@ -74,6 +77,12 @@ impl Idle {
         };
         timeout(CONNECT_WITHIN, next).await.map_err(|_| io::ErrorKind::TimedOut.into())
     }
+}
+
+/// Whether the runtime has closed its end. It says nothing on an idle connection: what can be read is its end.
+fn given_up(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 impl ReversePort {

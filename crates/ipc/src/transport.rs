@@ -18,6 +18,9 @@ pub(crate) const QUICK: Duration = Duration::from_secs(5);
 const CONNECT_RETRIES: u32 = 3;
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
+/// On how many connections a runtime that connects to us is asked the same.
+const REVERSE_ATTEMPTS: u32 = 5;
+
 /// A connection on which nothing was sent yet. A runtime takes one request per connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -111,12 +114,29 @@ async fn exchange(
 }
 
 /// Connects, sends `request`, reads the reply.
+///
+/// A runtime that connects to us may give a connection up and connect anew at any time, also while our request is on its
+/// way: what it did not answer it did not do, and is asked again on the next connection.
 pub(crate) async fn call(
     endpoint: &Endpoint,
     request: &Request,
     within: Option<Duration>,
 ) -> Result<Reply, Error> {
-    Connection::connect(endpoint).await?.call(request, within).await
+    let mut unanswered = None;
+    for _ in 0..REVERSE_ATTEMPTS {
+        let connection = match Connection::connect(endpoint).await {
+            Ok(connection) => connection,
+            // It does not come back: that it did not answer is what there is to say.
+            Err(error) => return Err(unanswered.unwrap_or(error)),
+        };
+        match connection.call(request, within).await {
+            Err(error @ Error::Closed { .. }) if endpoint.idle().is_some() && request.may_be_repeated() => {
+                unanswered = Some(error);
+            }
+            answer => return answer,
+        }
+    }
+    Err(unanswered.unwrap_or(Error::Closed { command: request.name() }))
 }
 
 /// Gives a decoding error its command.

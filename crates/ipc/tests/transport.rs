@@ -14,9 +14,9 @@ use std::time::Duration;
 use dnd_contract::{Explain, Kind};
 use dnd_ipc::codec::Request;
 use dnd_ipc::{
-    Connection, DumpFlags, DumpRequest, DumpType, Endpoint, Error, EventLevel, HResult, Provider, Rundown,
-    SessionId, SessionRequest, generate_core_dump, process_environment, process_info,
-    set_environment_variable, start_session,
+    Connection, DumpFlags, DumpRequest, DumpType, Endpoint, Error, EventLevel, HResult, Provider,
+    ReversePort, Rundown, SessionId, SessionRequest, generate_core_dump, process_environment, process_info,
+    resume_runtime, set_environment_variable, start_session,
 };
 use tokio::io::AsyncReadExt;
 
@@ -432,6 +432,62 @@ fn a_session_that_needs_more_than_the_runtime_has() {
     drop(session);
     // CollectTracing 4, 3, 2; the rundown as keywords, then as a yes.
     assert_eq!(server.join().unwrap(), [(5, 8), (4, 1), (3, 1)]);
+}
+
+/// A runtime that connects to `path` and says who it is.
+fn report(path: &Path) -> UnixStream {
+    let mut stream = UnixStream::connect(path).unwrap();
+    let mut message = b"ADVR_V1\0".to_vec();
+    message.extend([7; 16]);
+    message.extend(4711u64.to_le_bytes());
+    message.extend([0; 2]);
+    stream.write_all(&message).unwrap();
+    stream
+}
+
+#[test]
+fn a_runtime_that_gives_its_connection_up_and_comes_back() {
+    let dir = Dir::new();
+    let path = dir.0.join("port");
+    block_on(async {
+        let mut port = ReversePort::bind(&path).unwrap();
+        let runtime = thread::spawn({
+            let path = path.clone();
+            move || {
+                // Given up while it is idle, and during a request, twice.
+                drop(report(&path));
+                for _ in 0..2 {
+                    let mut stream = report(&path);
+                    request(&mut stream);
+                }
+                let mut stream = report(&path);
+                request(&mut stream);
+                stream.write_all(&ok(&[])).unwrap();
+            }
+        });
+        let reported = port.next().await.unwrap();
+        assert_eq!((reported.inner_pid, reported.pid), (4711, Some(std::process::id())));
+        resume_runtime(&reported.endpoint).await.unwrap();
+        runtime.join().unwrap();
+    });
+}
+
+#[test]
+fn a_runtime_that_does_not_come_back() {
+    let dir = Dir::new();
+    let path = dir.0.join("port");
+    // Nothing but the clock goes on once the runtime is gone.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let mut port = ReversePort::bind(&path).unwrap();
+        let stream = report(&path);
+        stream.set_nonblocking(true).unwrap();
+        let mut stream = tokio::net::UnixStream::from_std(stream).unwrap();
+        let reported = port.next().await.unwrap();
+        tokio::spawn(async move { stream.read_exact(&mut [0; 20]).await });
+        let error = process_info(&reported.endpoint, LONG).await.unwrap_err();
+        assert!(matches!(error, Error::Closed { command: "ProcessInfo3" }), "{error}");
+    });
 }
 
 #[test]

@@ -107,6 +107,11 @@ impl Request {
         self.code().2
     }
 
+    /// Whether doing it twice is no worse than doing it once, if it is not known whether it was done.
+    pub(crate) fn may_be_repeated(&self) -> bool {
+        !matches!(self, Self::GenerateCoreDump(_) | Self::GenerateCoreDump2(_) | Self::GenerateCoreDump3(_))
+    }
+
     fn code(&self) -> (u8, u8, &'static str) {
         match self {
             Self::GenerateCoreDump(_) => (1, 1, "GenerateCoreDump"),

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         }
         let mut sink = Events { out: Output::stdout(), json: args.json, said: Said::default() };
         let watched = watch(arrivals, request, args.watch.duration, None, alerts, &mut sink).await?;
-        say_ends(&watched);
+        say_ends(&watched, started.as_ref());
         finish(started.as_ref())
     })
 }

@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         };
         let alerts = args.watch.alerts.start(request.interval, OutputTo::Stderr);
         let watched = watch(arrivals, request, args.watch.duration, None, alerts, sink.as_mut()).await?;
-        say(&watched);
+        say(&watched, started.as_ref());
         finish(started.as_ref())
     })
 }

@@ -91,7 +91,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let mut sink = Export { push, said: Said::default() };
         let watched = watch(arrivals, request, args.watch.duration, Some(inputs), alerts, &mut sink).await;
         drop(sender);
-        say(&watched?);
+        say(&watched?, started.as_ref());
         finish(started.as_ref())
     })
 }

@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let watched = watch(arrivals, request, duration, keys, alerts, sink.as_mut()).await;
         // The terminal is put back before anything is said on it.
         drop(sink);
-        say(&watched?);
+        say(&watched?, started.as_ref());
         finish(started.as_ref())
     })
 }
@@ -79,11 +79,16 @@ pub(super) fn finish(started: Option<&Started>) -> Result<(), CliError> {
 }
 
 /// What a user should know about the end of processes, on standard error.
-pub(super) fn say(targets: &[Target]) {
+pub(super) fn say(targets: &[Target], started: Option<&Started>) {
     for target in targets {
         let (pid, name) = (target.subject.pid, dnd_contract::escape(&target.subject.name));
         let State::Ended(end) = target.state else { continue };
+        let known = started.and_then(|started| started.status(pid));
         let text = match end {
+            // Some leave without closing their event stream.
+            End::TargetEnded | End::TargetDied if let Some(status) = known => {
+                format!("process {pid} ({name}) has ended ({status})")
+            }
             End::Stopped => continue,
             End::Abandoned => format!(
                 "note: process {pid} ({name}) did not confirm the end of the session; the connection was closed, which \

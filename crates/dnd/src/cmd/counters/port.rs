@@ -208,6 +208,12 @@ impl Started {
         Ok((started, Arrivals { first: Vec::new(), more: Some(receiver), single: true }))
     }
 
+    /// How the program has ended, if it is process `pid`.
+    pub(super) fn status(&self, pid: u32) -> Option<ExitStatus> {
+        let id = self.child.lock().unwrap_or_else(PoisonError::into_inner).id();
+        if id == pid { ended(&self.child) } else { None }
+    }
+
     /// The exit code that becomes ours, if the program has ended by itself: 128 and the signal's number for a signal.
     pub(super) fn code(&self) -> Option<u8> {
         let status = ended(&self.child)?;
