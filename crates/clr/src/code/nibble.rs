@@ -115,4 +115,73 @@ mod tests {
         assert!(find(&Words(vec![0]), BASE + 1000, BASE, 0, false).is_err());
         assert_eq!(find(&Words(vec![0]), BASE - 1, BASE, 0, false), Ok(None));
     }
+
+    /// (runtime and method, whether words may lead to the start, first word's number, words, start, address in it)
+    type Real = (&'static str, bool, u64, &'static [u32], u64, u64);
+
+    #[test]
+    fn maps_of_real_code_heaps() {
+        const REAL: &[Real] = &[
+            ("3.1.23 InCatch", false, 0x153, &[0x0101_0000, 0x0001_0010, 0x0100_5000], 0x15360, 0x1542d),
+            ("3.1.23 Block", false, 0x153, &[0x0101_0000, 0x0001_0010, 0x0100_5000], 0x154c0, 0x154f6),
+            ("8.0.33 InCatch", false, 0x52, &[0x0010_0500, 0x0000_0500, 0x5005_0001], 0x52b0, 0x5378),
+            ("9.0.22 Lock", false, 0x52, &[0x0000_5050, 0x0000_1005, 0x0000_0005], 0x52d0, 0x5317),
+            ("9.0.22 Throw", false, 0x54, &[0x0000_0005, 0x0050_0500, 0x0100_0000], 0x54f0, 0x552e),
+            ("10.0.14 Main lambda", true, 0x52, &[0x0000_0501, 0x0100_0010, 0x0500_0000], 0x53c0, 0x540d),
+            ("10.0.14 Block", true, 0x55, &[0x5005_0050, 0x0010_0000], 0x5570, 0x55a8),
+        ];
+        for &(method, pointers, first, words, at, ip) in REAL {
+            // The words of the map in front of these are not needed.
+            let mut map = vec![0; first as usize];
+            map.extend(words);
+            assert_eq!(start(&map, ip, pointers), Some(at), "{method}");
+            assert_eq!(start(&map, at, pointers), Some(at), "{method}: its first byte");
+        }
+    }
+
+    /// The map of methods (start, end) as the runtime keeps it: a nibble for each start, and, with pointers, words that are
+    /// covered by one method lead to its start.
+    fn map_of(methods: &[(u64, u64)], pointers: bool) -> Vec<u32> {
+        let last = methods.iter().map(|&(_, end)| end).max().unwrap_or(0);
+        let mut map = vec![0u32; last as usize / 256 + 2];
+        for &(at, end) in methods {
+            map[at as usize / 256] |= (at as u32 % 32 / 4 + 1) << (28 - at as u32 % 256 / 32 * 4);
+            for word in (at / 256 + 1..).take_while(|word| pointers && (word + 1) * 256 <= end) {
+                map[word as usize] = (at as u32 & !0xf) | (at as u32 % 16 / 4 + 9);
+            }
+        }
+        map
+    }
+
+    #[test]
+    fn every_byte_of_every_method_leads_to_its_start() {
+        let mut seed = 1u64;
+        let mut below = |limit: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % limit
+        };
+        for case in 0..200 {
+            let mut methods = Vec::new();
+            let mut at = 4 * below(100);
+            for _ in 0..below(30) {
+                // At least 32 bytes apart, as every method has a header in front of it.
+                let longest = if below(8) == 0 { 1000 } else { 40 };
+                let end = at + 28 + 4 * below(longest);
+                methods.push((at, end));
+                at = end.next_multiple_of(32) + 4 * below(12);
+            }
+            for pointers in [false, true] {
+                let map = map_of(&methods, pointers);
+                for &(at, end) in &methods {
+                    for ip in (at..end).step_by(3).chain([end - 1]) {
+                        assert_eq!(
+                            start(&map, ip, pointers),
+                            Some(at),
+                            "{case}: {ip:#x} of {at:#x}-{end:#x}"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }

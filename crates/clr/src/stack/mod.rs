@@ -15,6 +15,8 @@ mod gc_info;
 mod references;
 mod roots;
 pub(crate) mod unwind_arm64;
+#[cfg(test)]
+mod unwind_tests;
 pub(crate) mod unwind_x64;
 mod walk;
 mod walk_native;
