@@ -397,6 +397,22 @@ impl<'t> Runtime<'t> {
         Ok(walker.damage)
     }
 
+    /// Walks several segments like [`Self::walk_all`], for the objects of one type; on several threads.
+    ///
+    /// # Errors
+    /// As for [`Self::walk`].
+    pub fn walk_type(
+        &self,
+        segments: &[Segment],
+        table: u64,
+        threads: usize,
+        progress: &Progress,
+        visit: impl FnMut(&Segment, Object) -> ControlFlow<()>,
+    ) -> Result<Damage, Error> {
+        let heap = self.heap()?;
+        walk::each_of(&|| self.walker(heap, progress), segments, threads, table, visit)
+    }
+
     /// Counts the objects of some segments by type, on several threads.
     ///
     /// # Errors

@@ -244,8 +244,9 @@ impl Query {
         let mut listing = Listing::begin(call, schema, 1, self.show);
         progress.start(self.segments.iter().map(Segment::len).sum());
         let out = &mut call.out;
+        let only = filter.table;
         let mut walk = |mut sender: Option<&mut strings::Sender>| {
-            runtime.walk_all(&self.segments, progress, |segment, object| {
+            let visit = |segment: &Segment, object: Object| {
                 let wanted = filter.wants(&object, |table| display_name(runtime, table))
                     && reached.is_none_or(|(set, live)| set.contains(object.address) == live)
                     && (segment.kind != SegmentKind::Ephemeral
@@ -259,7 +260,11 @@ impl Query {
                     }
                 }
                 if out.failed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
+            };
+            match only {
+                Some(table) => runtime.walk_type(&self.segments, table, threads(), progress, visit),
+                None => runtime.walk_all(&self.segments, progress, visit),
+            }
         };
         let (texts, damage) = if self.only_strings {
             let (texts, damage) = strings::counted(runtime.target(), |sender| walk(Some(sender)));

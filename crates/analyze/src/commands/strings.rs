@@ -1,12 +1,13 @@
 //! `dumpheap -strings`: strings counted by their text.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::hash::Hasher;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use dnd_clr::{Object, Runtime};
 use dnd_contract::Addr;
-use dnd_memory::Target;
+use dnd_memory::{Target, prefetch};
 use serde::Serialize;
 
 use super::listing::Listing;
@@ -23,6 +24,8 @@ const MAX_UNITS: u32 = 1 << 30;
 const BATCH: usize = 1024;
 /// Batches that may wait.
 const WAITING: usize = 16;
+/// Strings fetched from memory ahead of the one being looked at.
+const AHEAD: usize = 8;
 /// Lines for which sorting on two threads pays.
 const WORTH_A_THREAD: usize = 1 << 14;
 
@@ -74,8 +77,13 @@ pub(crate) fn counted<T>(memory: &dyn Target, walk: impl FnOnce(&mut Sender) -> 
     std::thread::scope(|scope| {
         let counting = scope.spawn(move || {
             let mut texts = Texts::default();
-            for object in from.into_iter().flatten() {
-                texts.add(memory, &object);
+            for batch in from {
+                for (number, object) in batch.iter().enumerate() {
+                    if let Some(coming) = batch.get(number + AHEAD) {
+                        fetch(memory, coming.address);
+                    }
+                    texts.add(memory, object);
+                }
             }
             texts
         });
@@ -192,7 +200,10 @@ impl Texts {
         let (runtime, overhead) = (call.runtime(), self.overhead);
         match call.format {
             Format::Text => {
-                for line in self.sorted(by_count) {
+                let mut lines = self.sorted(by_count);
+                let mut coming: VecDeque<&Line> = lines.by_ref().take(AHEAD).collect();
+                while let Some(line) = coming.pop_front() {
+                    coming.extend(lines.next().inspect(|line| fetch(runtime.target(), line.first)));
                     call.out.grouped(line.count, 14);
                     call.out.blanks(1);
                     call.out.grouped(line.bytes(overhead), 14);
@@ -233,6 +244,13 @@ impl Texts {
         call.out.check()?;
         Ok(())
     }
+}
+
+/// Starts to bring a string near: two lines, as many as most of what is shown takes.
+fn fetch(memory: &dyn Target, address: u64) {
+    let bytes = memory.run(address);
+    prefetch(bytes, 0);
+    prefetch(bytes, 64);
 }
 
 /// A string's characters as the dump has them; `None` when they are not all there.

@@ -7,6 +7,7 @@
 mod count;
 #[cfg(test)]
 pub(crate) mod fake;
+mod ordered;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use crate::typetable::{Slot, TypeTable};
 
 pub(crate) use count::count;
 pub use count::{LARGE_FREE, Statistics};
+pub(crate) use ordered::each_of;
 pub(crate) use parts::{Part, Plan, in_parts, on_threads};
 
 /// Bytes walked between two looks at the cancel flag.

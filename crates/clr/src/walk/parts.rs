@@ -121,7 +121,7 @@ pub(crate) fn on_threads<S: Send, T: Send>(states: &mut [S], work: impl Fn(&mut 
 
 impl Walker<'_> {
     /// Cuts a segment into parts, each from the start of what seems to be an object to that of the next.
-    fn cut<'s>(&mut self, segment: &'s Segment, part: u64) -> Vec<Part<'s>> {
+    pub(super) fn cut<'s>(&mut self, segment: &'s Segment, part: u64) -> Vec<Part<'s>> {
         let mut parts = Vec::new();
         let mut start = segment.start;
         // Half a part more is no reason to cut.

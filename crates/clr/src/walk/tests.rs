@@ -3,6 +3,7 @@ use std::ops::ControlFlow;
 
 use super::count::count_in_parts;
 use super::fake::{Fake, Numbers, Refs};
+use super::ordered::each_in_parts;
 use super::parts::Plan;
 use super::*;
 
@@ -66,6 +67,19 @@ fn counted(fake: &Fake, threads: usize, part: u64) -> (Counts, Damage) {
     )
 }
 
+/// The objects of one type, and what was wrong.
+fn of(fake: &Fake, table: u64, threads: usize, part: u64) -> (Objects, Damage) {
+    let progress = Progress::new();
+    let (walker, mut all) = (|| fake.walker(&progress), Objects::new());
+    let damage =
+        each_in_parts(&walker, &fake.heap.segments, Plan { threads, part }, table, |segment, object| {
+            assert!(segment.contains(object.address));
+            all.push((object.address, object.table, object.size));
+            ControlFlow::Continue(())
+        });
+    (all, damage.unwrap())
+}
+
 fn by_type(objects: &Objects) -> Counts {
     let mut counts = Counts::new();
     for &(address, table, size) in objects {
@@ -85,6 +99,9 @@ fn agree(fake: &Fake, objects: Option<&Objects>) {
         for part in [300, 4000, u64::MAX / 2] {
             let what = format!("{threads} threads, parts of {part}");
             assert_eq!(counted(fake, threads, part), (by_type(&found), damage), "{what}");
+            let table = found.get(found.len() / 2).map_or(0, |object| object.1);
+            let of_type: Objects = found.iter().filter(|object| object.1 == table).copied().collect();
+            assert_eq!(of(fake, table, threads, part), (of_type, damage), "{what}");
         }
     }
 }
@@ -171,4 +188,23 @@ fn a_cancelled_walk_ends() {
     let result =
         count_in_parts(&|| fake.walker(&progress), &fake.heap.segments, Plan { threads: 2, part: 300 });
     assert!(matches!(result, Err(Error::Cancelled)));
+}
+
+#[test]
+fn a_visitor_that_has_enough_sees_no_more() {
+    let (mut fake, objects) = random(&mut Numbers(11), 3, 3000);
+    fake.finish();
+    let table = objects[5].1;
+    let all = of(&fake, table, 1, 300).0;
+    for threads in 1..=3 {
+        let progress = Progress::new();
+        let (walker, mut seen) = (|| fake.walker(&progress), Objects::new());
+        let plan = Plan { threads, part: 300 };
+        let result = each_in_parts(&walker, &fake.heap.segments, plan, table, |_, object| {
+            seen.push((object.address, object.table, object.size));
+            if seen.len() == 200 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(result.is_ok());
+        assert_eq!(seen, all[..200], "{threads} threads");
+    }
 }
