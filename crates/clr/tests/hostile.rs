@@ -1,16 +1,22 @@
 //! Hostile memory: whatever the bytes of the runtime's structures are, every question ends, with an answer, a part of
 //! one, or an error; within a bounded number of reads and a bounded memory, and never with a panic.
 //!
+//! Each question is asked once of the sound memory, and the words that it reads are noted: these are what is damaged. So
+//! a case hits GC info as often as the list of threads, of which there is much less.
+//!
 //! `DND_HOSTILE_CASES=20000 cargo test -p dnd-clr --test hostile` tries more, `DND_HOSTILE_SEED=N` one case again.
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+#![expect(clippy::print_stderr, reason = "a case without an end says which one it is")]
 
 mod support;
 
+use std::collections::HashSet;
+use std::fs;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use dnd_clr::{NameStyle, Progress, Runtime, StackRoots};
 use dnd_memory::{Core, FileOptions, Target, WithFiles};
@@ -18,73 +24,169 @@ use dnd_testkit::{CoreSpec, DEADLINE, core, one_per_major, shared_cores};
 use support::Patched;
 use support::damage::{Numbers, Watched, damage, number};
 
-/// Asks for what everything else stands on.
-fn ask_the_frame(target: &dyn Target) {
-    let Ok(runtime) = Runtime::open(target) else { return };
-    let _ =
-        (runtime.heap(), runtime.threads(), runtime.modules(), runtime.handles(), runtime.finalizer_queues());
+/// Bytes that a question may take beyond what the test has.
+const MEMORY: u64 = 1 << 30;
+/// Threads, frames and types that are asked about.
+const MANY: usize = 64;
+
+/// A question, or several of a kind. What the answers are doesn't matter here.
+type Question = (&'static str, fn(&Runtime<'_>));
+
+/// In an order in which each reads something that those before it don't.
+const QUESTIONS: &[Question] = &[
+    ("frame", frame),
+    ("handles and finalizers", handles),
+    ("sync blocks", |runtime| drop(runtime.sync_blocks())),
+    ("types", types),
+    ("heap", heap),
+    ("threads' stacks", stacks),
+    ("stack roots", stack_roots),
+    ("debug info", debug_info),
+    ("variables", variables),
+    ("methods", methods),
+    ("exceptions", exceptions),
+    ("roots", roots),
+];
+
+/// What everything else stands on.
+fn frame(runtime: &Runtime<'_>) {
+    let _ = (runtime.version(), runtime.heap(), runtime.threads());
+    for module in runtime.modules().unwrap_or_default().iter().take(4) {
+        let _ = runtime.type_def_tables(module.address).take(MANY).count();
+    }
 }
 
-/// Asks everything that can be asked. What the answers are doesn't matter here.
-fn ask_everything(target: &dyn Target) {
-    let Ok(runtime) = Runtime::open(target) else { return };
-    let progress = Progress::new();
-    let _ = runtime.version();
-    if let Ok(modules) = runtime.modules() {
-        for module in modules.iter().take(4) {
-            let _ = runtime.type_def_tables(module.address).take(64).count();
+fn handles(runtime: &Runtime<'_>) {
+    let _ = (runtime.handles(), runtime.finalizer_queues());
+}
+
+/// The types on the heap, in the order of the method tables' addresses.
+fn tables(runtime: &Runtime<'_>) -> Vec<u64> {
+    let Ok(heap) = runtime.objects_heap() else { return Vec::new() };
+    let counted = runtime.count(&heap.segments, 1, &Progress::new());
+    let mut tables: Vec<u64> =
+        counted.iter().flat_map(|counted| &counted.types).map(|slot| slot.table).collect();
+    tables.sort_unstable();
+    tables.truncate(300);
+    tables
+}
+
+fn types(runtime: &Runtime<'_>) {
+    for table in tables(runtime) {
+        let _ = runtime.type_name(table, NameStyle::Runtime);
+        let Ok(table) = runtime.method_table(table) else { continue };
+        let fields = runtime.fields(&table).unwrap_or_default();
+        let _ = fields.iter().filter_map(|field| runtime.field_type(&table, field)).count();
+        let _ = (runtime.method_count(&table), runtime.statics_start(&table));
+    }
+}
+
+fn methods(runtime: &Runtime<'_>) {
+    for table in tables(runtime) {
+        let Ok(table) = runtime.method_table(table) else { continue };
+        for method in runtime.type_methods(&table).unwrap_or_default().iter().take(8) {
+            let _ = runtime.method_name(method.method.address);
+            let _ = (runtime.code_versions(&method.method), runtime.il_address(&method.method));
         }
     }
-    if let Ok(heap) = runtime.objects_heap() {
-        let counted = runtime.count(&heap.segments, 1, &progress);
-        for slot in counted.iter().flat_map(|counted| &counted.types).take(300) {
-            let _ = runtime.type_name(slot.table, NameStyle::Runtime);
-            let Ok(table) = runtime.method_table(slot.table) else { continue };
-            let fields = runtime.fields(&table).unwrap_or_default();
-            let _ = fields.iter().filter_map(|field| runtime.field_type(&table, field)).count();
-            let _ = runtime.method_count(&table);
-            let _ = runtime.statics_start(&table);
-            for method in runtime.type_methods(&table).unwrap_or_default().iter().take(8) {
-                let _ = runtime.method_name(method.method.address);
-                let _ = (runtime.code_versions(&method.method), runtime.il_address(&method.method));
-            }
-        }
-        let mut last = 0;
-        for segment in heap.segments.iter().take(64) {
-            let _ = runtime.walk(segment, &progress, |object| {
-                last = object.address;
-                ControlFlow::Continue(())
-            });
-        }
-        if let Ok(roots) = runtime.roots(StackRoots::Conservative, &progress) {
-            let _ = runtime.reached(&roots, &progress, |reached| reached.contains(last));
-            let _ = runtime.paths_to(last, &roots, &progress);
-        }
-        if let Ok(exact) = runtime.exact_stack_roots(&progress) {
-            let _ = runtime.reached(&exact.roots, &progress, |reached| reached.contains(last));
-        }
-        let _ = runtime.find_object(last.wrapping_add(8), &progress);
-        let _ = runtime.closure_of(last, &progress, |reached| reached.contains(last));
+}
+
+/// The last object of the heap.
+fn last(runtime: &Runtime<'_>) -> u64 {
+    let Ok(heap) = runtime.objects_heap() else { return 0 };
+    let mut last = 0;
+    for segment in heap.segments.iter().take(MANY) {
+        let _ = runtime.walk(segment, &Progress::new(), |object| {
+            last = object.address;
+            ControlFlow::Continue(())
+        });
     }
-    let _ = runtime.handles();
-    let _ = runtime.finalizer_queues();
-    let _ = runtime.sync_blocks();
-    if let Ok(threads) = runtime.threads() {
-        for thread in threads.threads.iter().take(64) {
-            let _ = runtime.exception(thread.last_thrown);
-            let stack = runtime.stack(thread);
-            for (frame, code) in stack.managed().take(64) {
-                let _ = runtime.method_name(code.method);
-                let _ = (runtime.source_of_code(code, frame.at()), runtime.source_of(frame.ip, true));
-                let _ = runtime.native_variables(code);
-            }
-            let with_registers = runtime.stack_with_registers(thread);
-            for (frame, context) in with_registers.frames.iter().zip(&with_registers.contexts).take(64) {
-                let _ = runtime.variables(frame, context);
-            }
-            let _ = runtime.stack_references(thread);
+    last
+}
+
+fn heap(runtime: &Runtime<'_>) {
+    let (last, progress) = (last(runtime), Progress::new());
+    let _ = runtime.find_object(last.wrapping_add(8), &progress);
+    let _ = runtime.closure_of(last, &progress, |reached| reached.contains(last));
+}
+
+fn roots(runtime: &Runtime<'_>) {
+    let (last, progress) = (last(runtime), Progress::new());
+    if let Ok(roots) = runtime.roots(StackRoots::Conservative, &progress) {
+        let _ = runtime.reached(&roots, &progress, |reached| reached.contains(last));
+        let _ = runtime.paths_to(last, &roots, &progress);
+    }
+    if let Ok(exact) = runtime.exact_stack_roots(&progress) {
+        let _ = runtime.reached(&exact.roots, &progress, |reached| reached.contains(last));
+    }
+}
+
+fn stacks(runtime: &Runtime<'_>) {
+    let Ok(threads) = runtime.threads() else { return };
+    for thread in threads.threads.iter().take(MANY) {
+        let stack = runtime.stack(thread);
+        for (_, code) in stack.managed().take(MANY) {
+            let _ = runtime.method_name(code.method);
         }
     }
+}
+
+fn stack_roots(runtime: &Runtime<'_>) {
+    let Ok(threads) = runtime.threads() else { return };
+    for thread in threads.threads.iter().take(MANY) {
+        let _ = runtime.stack_references(thread);
+    }
+}
+
+fn debug_info(runtime: &Runtime<'_>) {
+    let Ok(threads) = runtime.threads() else { return };
+    for thread in threads.threads.iter().take(MANY) {
+        for (frame, code) in runtime.stack(thread).managed().take(MANY) {
+            let _ = (runtime.source_of_code(code, frame.at()), runtime.source_of(frame.ip, true));
+            let _ = runtime.native_variables(code);
+        }
+    }
+}
+
+fn variables(runtime: &Runtime<'_>) {
+    let Ok(threads) = runtime.threads() else { return };
+    for thread in threads.threads.iter().take(MANY) {
+        let stack = runtime.stack_with_registers(thread);
+        for (frame, context) in stack.frames.iter().zip(&stack.contexts).take(MANY) {
+            let _ = runtime.variables(frame, context);
+        }
+    }
+}
+
+fn exceptions(runtime: &Runtime<'_>) {
+    let Ok(threads) = runtime.threads() else { return };
+    for thread in threads.threads.iter().take(MANY) {
+        for object in thread.exceptions.into_iter().chain([thread.last_thrown]) {
+            let _ = runtime.exception(object);
+        }
+    }
+}
+
+/// Asks one kind of question, or all. Whether there was a runtime to ask.
+fn ask(target: &dyn Target, only: Option<usize>) -> bool {
+    let Ok(runtime) = Runtime::open(target) else { return false };
+    for (_, question) in
+        QUESTIONS.iter().enumerate().filter(|(i, _)| only.is_none_or(|only| only == *i)).map(|q| q.1)
+    {
+        question(&runtime);
+    }
+    true
+}
+
+/// The words that each kind of question reads and none before it did.
+fn places(target: &dyn Target) -> Vec<Vec<u64>> {
+    let mut known = HashSet::new();
+    let new = |i: usize| {
+        let noting = Watched::noting(target);
+        assert!(ask(&noting, Some(i)));
+        noting.places().into_iter().filter(|place| known.insert(*place)).collect()
+    };
+    (0..QUESTIONS.len()).map(new).collect()
 }
 
 /// Where objects begin, and the word behind: for some of them a length.
@@ -100,28 +202,71 @@ fn objects(target: &dyn Target) -> Vec<u64> {
     places
 }
 
-/// Small cores of every kind of runtime.
-fn cores() -> Vec<PathBuf> {
-    let spec = CoreSpec::with_args(&["100", "10"]);
-    let mut all: Vec<PathBuf> =
-        one_per_major().iter().map(|runtime| core(runtime, "Leak", &spec).path()).collect();
-    let server = CoreSpec { server_gc: true, ..CoreSpec::with_args(&["1000", "100"]) };
-    all.extend(one_per_major().last().map(|runtime| core(runtime, "Leak", &server).path()));
-    let shared = shared_cores();
-    all.extend(shared.iter().filter(|shared| shared.name.contains("busy")).map(|shared| shared.path.clone()));
-    all
+/// Damages `cases` times what is in a core. `first` is the seed of the first case.
+fn hostile(
+    path: &Path,
+    first: u64,
+    cases: u64,
+    running: &Sender<Option<u64>>,
+    failures: &mut Vec<String>,
+) -> u64 {
+    let core = Core::open(path).unwrap();
+    let target = WithFiles::new(core, FileOptions::default());
+    let places = places(&target);
+    let objects = objects(&target);
+    for ((name, _), places) in QUESTIONS.iter().zip(&places) {
+        // The last object is reached by what was read before.
+        let few = if *name == "exceptions" { 0 } else { 2 };
+        assert!(places.len() >= few, "{}: {name} read {} new words", path.display(), places.len());
+    }
+    // Where the heap is said to be anywhere, every word of the core may be looked at by each question about it.
+    let words: u64 = target.ranges().iter().map(|range| (range.end - range.start) / 8).sum();
+    let limit = 12 * words + 1_000_000;
+    let mut opened = 0;
+    for seed in first..first + cases {
+        if number("DND_HOSTILE_SEED").is_some_and(|only| only != seed) {
+            continue;
+        }
+        running.send(Some(seed)).unwrap();
+        let mut numbers = Numbers(seed);
+        let mut damaged = Patched::new(&target);
+        let kinds: Vec<usize> = (0..places.len()).filter(|&kind| !places[kind].is_empty()).collect();
+        let kind = numbers.of(&kinds);
+        for _ in 0..1 + numbers.below(4) {
+            let places = match numbers.below(8) {
+                0 => &places[0],
+                1 => &objects,
+                _ => &places[kind],
+            };
+            damage(&mut damaged, &mut numbers, places);
+        }
+        let watched = Watched::new(&damaged, limit);
+        // Damage to what everything stands on is for everyone to see, other damage at least for its own question.
+        let only = (kind > 0 && !numbers.next().is_multiple_of(4)).then_some(kind);
+        match catch_unwind(AssertUnwindSafe(|| ask(&watched, only))) {
+            Ok(open) => opened += u64::from(open),
+            Err(_) => failures.push(format!("{seed}: panic ({})", path.display())),
+        }
+        if watched.asked() >= limit {
+            failures.push(format!(
+                "{seed}: {} reads, {limit} are plenty ({})",
+                watched.asked(),
+                path.display()
+            ));
+        }
+    }
+    opened
 }
 
-#[test]
-fn any_damage_of_the_runtimes_structures_ends_in_an_answer_or_an_error() {
-    // First of all, since the programs of which cores may have to be made need more than the limit allows.
-    let cores = cores();
+/// Tries each core with its share of the cases. `number` tells the tests' seeds apart.
+fn try_all(cores: &[PathBuf], which: u64, share: u64) {
     // An allocation that believes a damaged size ends this process instead of the machine.
-    let limit = format!("--as={}", 6u64 << 30);
     let pid = std::process::id().to_string();
-    assert!(
-        Command::new("prlimit").args(["--pid", &pid, &limit]).status().is_ok_and(|status| status.success())
-    );
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let now = status.lines().find_map(|line| line.strip_prefix("VmData:")?.trim().strip_suffix(" kB"));
+    let limit = format!("--data={}", now.unwrap().parse::<u64>().unwrap() * 1024 + MEMORY);
+    let limited = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
+    assert!(limited.is_ok_and(|status| status.success()));
     // A case without an end ends the test, with its seed.
     let (running, watched) = channel::<Option<u64>>();
     let watchdog = std::thread::spawn(move || {
@@ -137,61 +282,44 @@ fn any_damage_of_the_runtimes_structures_ends_in_an_answer_or_an_error() {
             }
         }
     });
-    let cases = number("DND_HOSTILE_CASES").unwrap_or(3500);
-    let only = number("DND_HOSTILE_SEED");
+    let cases = number("DND_HOSTILE_CASES").unwrap_or(3500) * share / 100 / cores.len().max(1) as u64;
     let mut failures = Vec::new();
     let mut opened = 0;
-    for (which, path) in cores.iter().enumerate() {
-        let core = Core::open(path).unwrap();
-        let target = WithFiles::new(core, FileOptions::default());
-        let noting = Watched::noting(&target);
-        ask_the_frame(&noting);
-        let frame = noting.places();
-        ask_everything(&noting);
-        let all = noting.places();
-        let objects = objects(&target);
-        // Where the heap is said to be anywhere, every word of the core may be looked at by each question about it.
-        let words: u64 = target.ranges().iter().map(|range| (range.end - range.start) / 8).sum();
-        let limit = 12 * words + 1_000_000;
-        assert!(frame.len() > 500 && all.len() > frame.len(), "{}: nothing was read", path.display());
-        let share = cases / cores.len() as u64;
-        for case in 0..share {
-            let seed = which as u64 * 1_000_000 + case;
-            if only.is_some_and(|only| only != seed) {
-                continue;
-            }
-            running.send(Some(seed)).unwrap();
-            let mut numbers = Numbers(seed);
-            let mut damaged = Patched::new(&target);
-            for _ in 0..1 + numbers.below(4) {
-                let places = match numbers.below(8) {
-                    0..4 => &frame,
-                    4..7 => &all,
-                    _ => &objects,
-                };
-                damage(&mut damaged, &mut numbers, places);
-            }
-            let watched = Watched::new(&damaged, limit);
-            let ended = catch_unwind(AssertUnwindSafe(|| {
-                opened += u64::from(Runtime::open(&watched).is_ok());
-                ask_everything(&watched);
-            }));
-            if ended.is_err() {
-                failures.push(format!("{seed}: panic ({})", path.display()));
-            }
-            if watched.asked() >= limit {
-                failures.push(format!(
-                    "{seed}: {} reads, {limit} are plenty ({})",
-                    watched.asked(),
-                    path.display()
-                ));
-            }
-        }
+    for (core, path) in (0..).zip(cores) {
+        opened += hostile(path, (which + core) * 1_000_000, cases, &running, &mut failures);
     }
     running.send(None).unwrap();
     assert!(watchdog.join().is_ok());
-    assert!(failures.is_empty(), "{} of {cases} cases failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
     // Damage that always prevents the opening would test little.
-    assert!(only.is_some() || opened > cases / 3, "only {opened} of {cases} damaged runtimes were opened");
+    let all = cases * cores.len() as u64;
+    assert!(
+        number("DND_HOSTILE_SEED").is_some() || opened > all / 3,
+        "only {opened} of {all} runtimes opened"
+    );
+}
+
+#[test]
+fn any_damage_to_a_runtime_of_each_version_ends_in_an_answer_or_an_error() {
+    let spec = CoreSpec::with_args(&["100", "10"]);
+    let cores: Vec<PathBuf> =
+        one_per_major().iter().map(|runtime| core(runtime, "Leak", &spec).path()).collect();
     assert!(!cores.is_empty());
+    try_all(&cores, 0, 50);
+}
+
+#[test]
+fn any_damage_to_busy_runtimes_ends_in_an_answer_or_an_error() {
+    let server = CoreSpec { server_gc: true, ..CoreSpec::with_args(&["1000", "100"]) };
+    let mut cores: Vec<PathBuf> =
+        one_per_major().last().map(|runtime| core(runtime, "Leak", &server).path()).into_iter().collect();
+    let arena = ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned());
+    let stacks = CoreSpec { env: vec![arena], ..CoreSpec::default() };
+    cores.extend(one_per_major().first().map(|runtime| core(runtime, "Stacks", &stacks).path()));
+    cores.extend(one_per_major().last().map(|runtime| core(runtime, "Stacks", &stacks).path()));
+    // Locks, sync blocks, handles of all kinds.
+    cores.extend(one_per_major().get(1).map(|runtime| core(runtime, "Shapes", &CoreSpec::default()).path()));
+    let shared = shared_cores();
+    cores.extend(shared.iter().filter(|core| core.name.contains("busy")).map(|core| core.path.clone()));
+    try_all(&cores, 100, 50);
 }

@@ -31,6 +31,9 @@ impl Numbers {
     }
 }
 
+/// Bytes that are noted where a run is asked for: how much of it is looked at is not seen. Most GC info is as short.
+const RUN: u64 = 96;
+
 /// Counts what is asked of a target, and notes where; refuses everything above a limit.
 pub(crate) struct Watched<'t> {
     inner: &'t dyn Target,
@@ -58,9 +61,10 @@ impl<'t> Watched<'t> {
         self.places.as_ref().unwrap().lock().unwrap().iter().copied().collect()
     }
 
-    fn ask(&self, addr: u64, len: u64) -> bool {
+    /// Counts a question; notes `seen` bytes.
+    fn ask(&self, addr: u64, len: u64, seen: u64) -> bool {
         if let Some(places) = &self.places {
-            let words = (addr / 8..=addr.saturating_add(len.max(1) - 1) / 8).take(64);
+            let words = (addr / 8..=addr.saturating_add(seen.max(1) - 1) / 8).take(64);
             places.lock().unwrap().extend(words.map(|word| word * 8));
         }
         let cost = 1 + len / PAGE;
@@ -74,12 +78,12 @@ impl<'t> Watched<'t> {
 
 impl Memory for Watched<'_> {
     fn run(&self, addr: u64) -> &[u8] {
-        if self.ask(addr, 8) { self.inner.run(addr) } else { &[] }
+        if self.ask(addr, 8, RUN) { self.inner.run(addr) } else { &[] }
     }
 
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), Missing> {
         let len = buf.len() as u64;
-        if self.ask(addr, len) { self.inner.read(addr, buf) } else { Err(Missing { addr, len }) }
+        if self.ask(addr, len, len) { self.inner.read(addr, buf) } else { Err(Missing { addr, len }) }
     }
 }
 
