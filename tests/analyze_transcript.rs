@@ -404,6 +404,26 @@ fn the_heap_in_numbers() {
 }
 
 #[test]
+fn async_stacks_queues_and_timers() {
+    // The method table of an awaiter is the third word.
+    let awaiting = |line: String| match line.strip_prefix("<< Awaiting: ") {
+        Some(rest) => {
+            let words: Vec<&str> = rest.split(' ').collect();
+            format!("<< Awaiting: {} {}", words[0], words[2..].join(" "))
+        }
+        None => line,
+    };
+    all_same(&["dumpasync", "threadpoolqueue", "timerinfo", "dumphttp"], 4, |pair, theirs, ours| {
+        if pair.command == "dumpasync -stats" {
+            // An error there.
+            assert!(theirs[0].contains("Unrecognized") && ours[0] == "MT Count Type", "{ours:?}");
+            return (ours.clone(), ours);
+        }
+        (theirs.into_iter().map(awaiting).collect(), ours)
+    });
+}
+
+#[test]
 fn delegates() {
     all_same(&["dumpdelegate 7"], 1, |_, theirs, ours| (theirs, ours));
 }

@@ -7,6 +7,7 @@ mod analyze_methods;
 mod analyze_repl;
 mod analyze_stacks;
 mod analyze_transcript;
+mod analyze_work;
 mod collect;
 mod container;
 mod cores;

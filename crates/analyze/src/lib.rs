@@ -8,6 +8,7 @@
 //! The crate never prints, asks no terminal and ends no process: that is the binary's part.
 
 mod args;
+mod collections;
 mod commands;
 mod complete;
 mod delegates;
@@ -16,11 +17,13 @@ pub mod info;
 mod inspect;
 mod managed;
 mod out;
+mod pool;
 mod session;
 mod similar;
 mod statics;
 mod statistics;
 mod table;
+mod tasks;
 
 pub use args::{Args, Opt, Value, split_pipe, words};
 pub use error::Error;

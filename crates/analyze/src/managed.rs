@@ -7,8 +7,10 @@ use std::rc::Rc;
 use dnd_clr::{Field, Object, Runtime};
 use rustc_hash::FxHashMap;
 
-use crate::inspect::display_name;
+use crate::inspect::{display_name, string_units};
 
+/// UTF-16 units of a string that are read.
+const MAX_TEXT: u32 = 1 << 12;
 /// Base types that are looked at.
 const MAX_BASES: usize = 64;
 
@@ -78,7 +80,8 @@ impl<'r> Managed<'r> {
         false
     }
 
-    fn field(&mut self, at: Place, names: &[&str]) -> Option<(Field, u64)> {
+    /// A field by one of its names, and where its value is.
+    pub(crate) fn field(&mut self, at: Place, names: &[&str]) -> Option<(Field, u64)> {
         let fields = self.fields(at.table);
         // The most derived field of a name is the last one.
         let field = names.iter().find_map(|name| fields.iter().rev().find(|field| field.name == *name))?;
@@ -111,6 +114,28 @@ impl<'r> Managed<'r> {
             0x0a | 0x0b | 0x18 | 0x19 => memory.u64(place).ok()?.cast_signed(),
             _ => return None,
         })
+    }
+
+    /// A struct in a field.
+    pub(crate) fn inside(&mut self, at: Place, names: &[&str]) -> Option<Place> {
+        let (field, data) = self.field(at, names)?;
+        let declared = self.runtime.method_table(field.declared_by).ok()?;
+        let table = self.runtime.field_type(&declared, &field)?;
+        (field.element == dnd_clr::ElementType::VALUE_TYPE).then_some(Place { data, table })
+    }
+
+    /// The text of a string.
+    pub(crate) fn text(&self, address: u64) -> Option<String> {
+        let object = self.object(address)?;
+        if object.table != self.runtime.string_table().ok()? {
+            return None;
+        }
+        let (units, length) = string_units(self.runtime, address, MAX_TEXT)?;
+        let mut text = String::from_utf16_lossy(&units);
+        if units.len() < length as usize {
+            text.push('…');
+        }
+        Some(text)
     }
 
     /// The elements of a vector: how many, where the first is, bytes of each, type of each.

@@ -9,7 +9,7 @@ use crate::inspect;
 use crate::out::Out;
 
 /// One field and its value.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct FieldLine {
     /// Method table of the declared type; null where the runtime has not loaded it or it can't be found.
     mt: Option<Addr>,
@@ -39,7 +39,7 @@ enum Attribute {
     ThreadStatic,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct ThreadValue {
     /// Operating system id of the thread.
     thread: u32,
@@ -47,7 +47,7 @@ struct ThreadValue {
 }
 
 /// A field's value.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", content = "value", rename_all = "kebab-case")]
 enum Value {
     /// A reference; 0 is null.

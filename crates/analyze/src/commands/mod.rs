@@ -1,11 +1,14 @@
 //! One file per command: its row of the table, its facts, their text.
 
 pub(crate) mod array;
+pub(crate) mod async_text;
 pub(crate) mod clrstack;
+pub(crate) mod collections;
 pub(crate) mod crash;
 pub(crate) mod current_thread;
 pub(crate) mod deadlocks;
 pub(crate) mod delegate;
+pub(crate) mod dump_async;
 pub(crate) mod dump_gen;
 pub(crate) mod dumpheap;
 pub(crate) mod eeheap;
@@ -19,6 +22,7 @@ pub(crate) mod gcwhere;
 pub(crate) mod handles;
 pub(crate) mod heap_stats;
 pub(crate) mod help;
+pub(crate) mod http;
 pub(crate) mod listing;
 pub(crate) mod method;
 pub(crate) mod method_table;
@@ -35,7 +39,9 @@ pub(crate) mod registers;
 pub(crate) mod stack_objects;
 pub(crate) mod strings;
 pub(crate) mod syncblk;
+pub(crate) mod task_state;
 pub(crate) mod thin_locks;
+pub(crate) mod threadpool;
 pub(crate) mod threads;
 pub(crate) mod value;
 pub(crate) mod verify;
