@@ -65,7 +65,7 @@ fn a_session_from_the_first_prompt_to_quit() {
 fn completion_of_commands_options_and_types() {
     let (core, (_scratch, home)) = (leak(), Dnd::scratch());
     let mut screen = session(&core, &home, &["--no-pager"]);
-    screen.keys("dumph\t");
+    screen.keys("dumphe\t");
     screen.wait_for("> dumpheap");
     screen.keys(" -sta\t -ty\t Shop.Ord\t");
     screen.wait_until(|text| text.contains("-type Shop.Order"));
