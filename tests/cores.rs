@@ -348,7 +348,9 @@ fn packed_cores_are_opened_as_they_are() {
     let Some(runtime) = newest() else { return };
     let core = leak(&runtime, CoreSpec::default());
     let plain = analyze(&core.path(), &COMMANDS).run().success();
-    for (program, end, name) in [("zstd", "zst", "zstd"), ("gzip", "gz", "gzip"), ("lz4", "lz4", "LZ4")] {
+    for (program, end, name) in
+        [("zstd", "zst", "zstd"), ("gzip", "gz", "gzip"), ("lz4", "lz4", "LZ4"), ("xz", "xz", "xz")]
+    {
         let (_scratch, folder) = Dnd::scratch();
         let boot = "0123456789abcdef0123456789abcdef";
         let path = folder.join(format!("core.dotnet.0.{boot}.{}.1763835000000000.{end}", core.pid));

@@ -1,8 +1,8 @@
-//! Compressed cores, as systemd-coredump (`.zst`, `.lz4`) and administrators (`.gz`) leave them.
+//! Compressed cores, as systemd-coredump (`.zst`, `.lz4`, `.xz`) and administrators (`.gz`) leave them.
 //!
 //! They are unpacked as a stream into a temporary file that has no name, then read like any other: random access to
-//! compressed data would cost more than the disk does. Memory stays at the format's window (at most 128 MB for zstd,
-//! 8 MB and less as it is mostly used) and a buffer; zero pages take no room on the disk.
+//! compressed data would cost more than the disk does. Memory stays at the format's window (at most 128 MB for zstd and
+//! xz, 8 MB and less as they are mostly used) and a buffer; zero pages take no room on the disk.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read};
@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use lzma_rust2::XzReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use serde::Serialize;
@@ -28,16 +29,19 @@ pub enum Packing {
     Gzip,
     /// LZ4 frames.
     Lz4,
+    /// xz.
+    Xz,
 }
 
 impl Packing {
-    /// By the first four bytes; `None` for what isn't compressed, or in another way.
+    /// By the first bytes; `None` for what isn't compressed, or in another way.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {
         match *bytes {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Packing::Zstd),
             [0x1f, 0x8b, 8, ..] => Some(Packing::Gzip),
             [0x04, 0x22, 0x4d, 0x18, ..] => Some(Packing::Lz4),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Packing::Xz),
             _ => None,
         }
     }
@@ -49,6 +53,7 @@ impl Packing {
             Packing::Zstd => "zstd",
             Packing::Gzip => "gzip",
             Packing::Lz4 => "LZ4",
+            Packing::Xz => "xz",
         }
     }
 }
@@ -74,6 +79,8 @@ pub(crate) struct Unpacked {
 
 const BUFFER: usize = 1 << 20;
 const PAGE: usize = 4096;
+/// Kilobytes that unpacking xz may take: `xz -9` needs 65 MB.
+const XZ_MEMORY: u32 = 128 << 10;
 
 /// Unpacks the file at `path` into a nameless file in `folder`; `None` when it isn't compressed. What comes before
 /// a damage is kept and the damage told.
@@ -96,6 +103,7 @@ pub(crate) fn unpack(
         Packing::Zstd => Box::new(Zstd { source, frame: FrameDecoder::new(), in_frame: false }),
         Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
         Packing::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(source)),
+        Packing::Xz => Box::new(XzReader::new_mem_limit(source, true, XZ_MEMORY)),
     };
     let mut buffer = vec![0; BUFFER];
     let mut unpacked = 0u64;
@@ -243,6 +251,25 @@ impl Decoder for lz4_flex::frame::FrameDecoder<Source> {
 
     fn source(&self) -> &Source {
         self.get_ref()
+    }
+}
+
+impl Decoder for XzReader<Source> {
+    /// Little at a time: what is asked for is given whole or not at all.
+    fn unpack(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = buf.len().min(PAGE);
+        self.read(buf.get_mut(..len).unwrap_or_default()).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => cut_off(),
+            io::ErrorKind::OutOfMemory => io::Error::other(format!(
+                "it needs more than {} MB of memory; `xz -d` unpacks it",
+                XZ_MEMORY >> 10
+            )),
+            _ => e,
+        })
+    }
+
+    fn source(&self) -> &Source {
+        self.inner()
     }
 }
 

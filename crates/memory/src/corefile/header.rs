@@ -138,6 +138,12 @@ fn looks_like(bytes: &[u8]) -> &'static str {
         "LZ4 data"
     } else if begins(&[0xfd, b'7', b'z', b'X', b'Z']) {
         "xz data"
+    } else if begins(&[0x02, 0x21, 0x4c, 0x18]) {
+        "LZ4 data of the old format (`lz4 -l`): `lz4 -d` unpacks it"
+    } else if begins(b"BZh") {
+        "bzip2 data"
+    } else if begins(b"LZIP") {
+        "lzip data"
     } else if begins(b"PK\x03\x04") {
         "a zip archive"
     } else if bytes.iter().take(4096).all(|&b| b == 0) {

@@ -58,13 +58,14 @@ fn what_is_no_core_is_named() {
         file[at..at + bytes.len()].copy_from_slice(bytes);
         file
     };
-    let cases: [(Vec<u8>, Kind, &str); 20] = [
+    let cases: [(Vec<u8>, Kind, &str); 21] = [
         (Vec::new(), Kind::Corrupt, "core is empty"),
         (b"hello".to_vec(), Kind::Unsupported, "core is not an ELF file but something unknown"),
         (vec![0; 9000], Kind::Unsupported, "zeros"),
         (b"MDMP...........".to_vec(), Kind::Unsupported, "a Windows minidump"),
         (b"MZ".to_vec(), Kind::Unsupported, "a PE file"),
         (vec![0x28, 0xb5, 0x2f, 0xfd, 0], Kind::Unsupported, "zstd data"),
+        (vec![2, 0x21, 0x4c, 0x18, 0], Kind::Unsupported, "LZ4 data of the old format"),
         (with(4, &[1]), Kind::Unsupported, "a 32-bit process"),
         (with(5, &[2]), Kind::Unsupported, "a big-endian machine"),
         (with(4, &[9]), Kind::Corrupt, "unknown ELF class 9"),
