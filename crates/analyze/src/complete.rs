@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn commands_options_generations_and_types() {
-        assert_eq!(found("dumph"), (0, vec!["dumpheap".to_owned()]));
+        assert_eq!(found("dumphe"), (0, vec!["dumpheap".to_owned()]));
         assert_eq!(found("help gcr"), (5, vec!["gcroot".to_owned()]));
         assert_eq!(found("dumpheap -sta"), (9, vec!["-stat".to_owned()]));
         assert_eq!(found("dumpheap -gen lo"), (14, vec!["loh".to_owned()]));
