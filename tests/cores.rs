@@ -7,7 +7,7 @@ use std::process::Command;
 
 use dnd_testkit::{
     By, Core, CoreSpec, Dnd, Kind, Output, Runtime, SingleFile, core, kernel_cores, must, one_per_major,
-    runtimes, shared_cores, single_files, skip,
+    runtimes, shared_cores, single_file_core, single_files, skip,
 };
 use serde_json::{Value, json};
 
@@ -561,6 +561,40 @@ fn programs_that_bring_their_runtime() {
                 assert!(code.is_some_and(|code| [0, 3, 5, 6].contains(&code)), "{what}: {command}: {stderr}");
             }
         }
+    }
+}
+
+/// .NET 10.0.11, which no library of Microsoft's could be had for, in an app of one file.
+#[test]
+fn an_app_in_one_file_on_a_runtime_without_a_library() {
+    for by in [By::Createdump, By::Gcore] {
+        let core = single_file_core("Leak", &["700", "50"], by);
+        let facts = info(&core.path());
+        let what = format!("{by:?}: {facts}");
+        assert_eq!(facts["runtime"]["single_file"], true, "{what}");
+        assert_eq!(facts["runtime"]["version"], "10.0.11", "{what}");
+        assert_eq!(facts["modules"]["without_metadata"], json!([]), "{what}");
+        assert_eq!(orders(&core.path()), 700, "{what}");
+        keeps_its_word(&facts, &core.path(), &what);
+    }
+}
+
+/// createdump's small dumps need the runtime's own library to tell what belongs in them, which such programs lack: much of
+/// the runtime's data is missing. That is said, with what to do.
+#[test]
+fn small_dumps_of_programs_that_bring_their_runtime_say_what_is_missing() {
+    for program in single_files().into_iter().filter(|program| !program.native_aot()) {
+        let Some(core) = program.core_of(Kind::Heap, By::Createdump) else { continue };
+        let Output { code, stdout: what, .. } = Dnd::new(DND).args(["dump", "info"]).arg(core.path()).run();
+        if code == Some(0) {
+            let facts = info(&core.path());
+            assert_eq!(facts["heap"], Value::Null, "{what}");
+            keeps_its_word(&facts, &core.path(), &what);
+        } else {
+            assert!(code == Some(6) && what.contains("no answer: all commands"), "{what}");
+        }
+        let output = analyze(&core.path(), &["dumpheap -stat"]).run();
+        assert!(output.code == Some(6) && output.stderr.contains("--type Full"), "{what}: {}", output.stderr);
     }
 }
 

@@ -10,8 +10,8 @@ use dnd_clr::threads::Thread;
 use dnd_clr::{Progress, Root, RootKind, Runtime, StackRoots};
 use dnd_memory::{Core as CoreFile, FileOptions, WithFiles};
 use dnd_testkit::{
-    By, Core, CoreSpec, Kind, core, crash_core, must, one_per_major, oracle, oracle_for, runtime, runtimes,
-    shared_core, skip,
+    By, Core, CoreSpec, Kind, core, crash_core, must, one_per_major, oracle_for, runtime, runtimes,
+    shared_core, single_files, skip,
 };
 use serde_json::Value;
 
@@ -217,8 +217,13 @@ fn takes_handler_for_unwound(runtime: &Runtime<'_>, thread: &Thread, theirs: &[S
 }
 
 fn against_oracle(what: &str, core: &Core, roots: bool, how: Threads) -> Option<Compared> {
-    let stacks = oracle(core, &["stacks"])?;
-    let roots = if roots { Some(oracle(core, &["roots"])?) } else { None };
+    against(what, core, None, roots, how)
+}
+
+/// The same with another library than the one beside the runtime.
+fn against(what: &str, core: &Core, dac: Option<&Path>, roots: bool, how: Threads) -> Option<Compared> {
+    let stacks = oracle_for(&core.path(), dac, &["stacks"])?;
+    let roots = if roots { Some(oracle_for(&core.path(), dac, &["roots"])?) } else { None };
     let roots = roots.as_ref().map(|roots| &roots["roots"]);
     Some(compare(what, &core.path(), &stacks["stacks"], roots, how))
 }
@@ -312,6 +317,21 @@ fn workstation_and_server_small_and_full_dumps() {
             let what = format!("Shapes on {} {spec:?}", runtime.version);
             let Some(compared) = against_oracle(&what, &core, true, Threads::Wait) else { return };
             assert!(compared.frames > 50 && compared.slots > 300, "{what}: {} slots", compared.slots);
+        }
+    }
+}
+
+#[test]
+fn programs_in_a_single_file() {
+    for program in single_files().into_iter().filter(|program| !program.native_aot()) {
+        let version = program.name.rsplit('-').next().unwrap_or_default();
+        let Some(framework) = runtime(version) else { continue };
+        let dac = framework.framework().join("libmscordaccore.so");
+        for by in [By::Createdump, By::Gcore] {
+            let Some(core) = program.core(by) else { continue };
+            let what = format!("{} {by:?}", program.name);
+            let Some(compared) = against(&what, &core, Some(&dac), true, Threads::Wait) else { return };
+            assert!(compared.frames > 0, "{what}: {} frames", compared.frames);
         }
     }
 }

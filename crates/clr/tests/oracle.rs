@@ -7,7 +7,10 @@ use std::path::Path;
 
 use dnd_clr::{NameStyle, Progress, Runtime};
 use dnd_memory::{Core, FileOptions, Target, WithFiles};
-use dnd_testkit::{By, CoreSpec, Kind, core, kernel_cores, oracle, runtimes, shared_cores, skip};
+use dnd_testkit::{
+    By, CoreSpec, Kind, core, kernel_cores, oracle, oracle_for, runtime, runtimes, shared_cores,
+    single_files, skip,
+};
 use serde_json::Value;
 
 const WHATS: &[&str] =
@@ -301,6 +304,21 @@ fn web_services() {
     let spec = CoreSpec { kind: Kind::Heap, ..CoreSpec::default() };
     matrix("LeakWeb", &spec, dnd_testkit::Runtime::aspnet);
     matrix("LeakWeb", &CoreSpec { server_gc: true, ..spec }, dnd_testkit::Runtime::aspnet);
+}
+
+/// The library of a framework of the same build knows programs that bring that runtime, trimmed, in their own file.
+#[test]
+fn programs_in_a_single_file() {
+    for program in single_files().into_iter().filter(|program| !program.native_aot()) {
+        let version = program.name.rsplit('-').next().unwrap_or_default();
+        let Some(framework) = runtime(version) else { continue };
+        let dac = framework.framework().join("libmscordaccore.so");
+        for by in [By::Createdump, By::Gcore] {
+            let Some(core) = program.core(by) else { continue };
+            let Some(truth) = oracle_for(&core.path(), Some(&dac), WHATS) else { return };
+            compare(&open(&core.path()), &truth, &format!("{} {by:?}", program.name));
+        }
+    }
 }
 
 /// Without the heap there are still the threads and the modules.

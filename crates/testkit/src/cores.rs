@@ -194,10 +194,16 @@ pub fn single_file_core(app: &str, args: &[&str], by: By) -> Core {
 }
 
 impl SingleFile {
-    /// A core of it with all memory. Its own runtime has no createdump, so one of the same major is borrowed.
-    /// `None`, with a visible skip, when the bench has none.
+    /// A core of it with all memory; see [`Self::core_of`].
     #[track_caller]
     pub fn core(&self, by: By) -> Option<Core> {
+        self.core_of(Kind::Full, by)
+    }
+
+    /// A core of it. Its own runtime has no createdump, so one of the same major is borrowed. `None`, with a visible skip,
+    /// when the bench has none.
+    #[track_caller]
+    pub fn core_of(&self, kind: Kind, by: By) -> Option<Core> {
         let version = self.name.rsplit('-').next().unwrap_or_default();
         let major = version.split('.').next().unwrap_or_default();
         let lender = runtimes().into_iter().rev().find(|runtime| runtime.major().to_string() == major);
@@ -208,9 +214,9 @@ impl SingleFile {
             ));
             return None;
         };
-        let key = format!("{}-{by:?}-r{RECIPE}", self.name).to_lowercase();
-        let write =
-            |target: &mut Target, to: &Path| write_core(&lender.createdump(), Kind::Full, by, target, to);
+        let small = if kind == Kind::Full { String::new() } else { format!("-{kind:?}") };
+        let key = format!("{}-{by:?}{small}-r{RECIPE}", self.name).to_lowercase();
+        let write = |target: &mut Target, to: &Path| write_core(&lender.createdump(), kind, by, target, to);
         let made = kept(&key, None, |to| living(self.builder(10), to, write));
         Some(must(made, format_args!("no core of {}", self.name)))
     }
