@@ -14,14 +14,14 @@ use crate::DND;
 const MARK_COMMAND: &str = "help eeversion";
 const MARK: &str = "Version of the runtime, and how its GC is set up.";
 
-struct Pair {
-    command: String,
-    theirs: Vec<String>,
-    ours: Vec<String>,
+pub(super) struct Pair {
+    pub(super) command: String,
+    pub(super) theirs: Vec<String>,
+    pub(super) ours: Vec<String>,
 }
 
 /// The commands of the transcript that begin with one of `starts`, with both answers.
-fn pairs(core: &SharedCore, starts: &[&str]) -> Vec<Pair> {
+pub(super) fn pairs(core: &SharedCore, starts: &[&str]) -> Vec<Pair> {
     let transcript = core.dotnet_dump.as_ref().expect("the transcript lies beside the core");
     let transcript = fs::read_to_string(transcript).expect("the transcript is text");
     let mut asked: Vec<(String, Vec<String>)> = Vec::new();
@@ -59,12 +59,12 @@ fn pairs(core: &SharedCore, starts: &[&str]) -> Vec<Pair> {
     asked.into_iter().zip(answers).map(pair).collect()
 }
 
-fn modern() -> Option<SharedCore> {
+pub(super) fn modern() -> Option<SharedCore> {
     shared_core("linux-x64-10.0.14/modern.withheap")
 }
 
 /// One blank between words, no leading zeros before addresses, no empty lines, no blanks around `->`.
-fn plain(lines: &[String]) -> Vec<String> {
+pub(super) fn plain(lines: &[String]) -> Vec<String> {
     let word = |word: &str| {
         let hex = word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit());
         let short = word.trim_start_matches('0');
@@ -74,21 +74,31 @@ fn plain(lines: &[String]) -> Vec<String> {
     lines.iter().map(line).filter(|line| !line.is_empty()).collect()
 }
 
-/// Compares answers, of which the transcript may have left out the middle.
-fn same(command: &str, theirs: &[String], ours: &[String]) {
-    let cut = theirs.iter().position(|line| line.starts_with("[... ") && line.ends_with("the last 20:]"));
-    match cut {
-        None => assert_eq!(ours, theirs, "{command}"),
+/// Where the transcript left out the middle of an answer.
+fn cut(theirs: &[String]) -> Option<usize> {
+    theirs.iter().position(|line| line.starts_with("[... ") && line.ends_with("the last 20:]"))
+}
+
+/// Whether answers are the same, of which the transcript may have left out the middle.
+pub(super) fn is_same(theirs: &[String], ours: &[String]) -> bool {
+    match cut(theirs) {
+        None => ours == theirs,
         Some(cut) => {
             let (head, tail) = (&theirs[..cut], &theirs[cut + 1..]);
-            assert!(ours.len() > head.len() + tail.len(), "{command}: too short");
-            assert_eq!(&ours[..head.len()], head, "{command}: beginning");
-            assert_eq!(&ours[ours.len() - tail.len()..], tail, "{command}: end");
+            ours.len() > head.len() + tail.len() && ours.starts_with(head) && ours.ends_with(tail)
         }
     }
 }
 
-fn all_same(
+/// The same with a message.
+fn same(command: &str, theirs: &[String], ours: &[String]) {
+    match cut(theirs) {
+        None => assert_eq!(ours, theirs, "{command}"),
+        Some(_) => assert!(is_same(theirs, ours), "{command}: {ours:#?}"),
+    }
+}
+
+pub(super) fn all_same(
     starts: &[&str],
     at_least: usize,
     change: impl Fn(&Pair, Vec<String>, Vec<String>) -> (Vec<String>, Vec<String>),

@@ -305,6 +305,11 @@ pub(crate) fn type_def_table(memory: &dyn Memory, layout: &Layout, module: u64, 
     map_entry(memory, layout, module.wrapping_add(layout.module.type_def_map), row)
 }
 
+/// The method description of a method definition's row, from the module's map; 0 when there is none yet.
+pub(crate) fn method_def(memory: &dyn Memory, layout: &Layout, module: u64, row: u32) -> u64 {
+    map_entry(memory, layout, module.wrapping_add(layout.module.method_def_map), row)
+}
+
 /// The loaded type that a row of the table of references to other modules' types stands for, from the module's map;
 /// 0 when it isn't known.
 pub(crate) fn type_ref_table(memory: &dyn Memory, layout: &Layout, module: u64, row: u32) -> u64 {

@@ -309,6 +309,20 @@ impl<'t> Runtime<'t> {
         Some(modules::type_def_table(self.target, &self.layout, module, row)).filter(|&table| table != 0)
     }
 
+    /// The method description of a method definition; `None` while the runtime has made none. Of a generic type it is that
+    /// of the open form.
+    #[must_use]
+    pub fn method_def(&self, module: u64, row: u32) -> Option<u64> {
+        Some(modules::method_def(self.target, &self.layout, module, row)).filter(|&method| method != 0)
+    }
+
+    /// The `Assembly*` of a module.
+    #[must_use]
+    pub fn module_assembly(&self, module: u64) -> Option<u64> {
+        let at = module.wrapping_add(self.layout.module.assembly);
+        self.target.u64(at).ok().filter(|&assembly| assembly != 0)
+    }
+
     /// The method tables of all loaded type definitions of a module, generic ones in their open form.
     pub fn type_def_tables(&self, module: u64) -> impl Iterator<Item = u64> + '_ {
         let rows =
