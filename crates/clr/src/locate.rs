@@ -98,7 +98,8 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
     };
     let known = shape_of(table.size).filter(|shape| major.is_none_or(|major| major == shape.major));
     if known.is_none() && major.is_none_or(|major| (5..8).contains(&major)) {
-        let tried = from_source(target, &image, table, told.as_ref())?;
+        let candidates = source_candidates(table.size, target.arch());
+        let tried = from_source(target, &image, table, told.as_ref(), candidates)?;
         if let Some((shape, layout, globals, facts)) = tried {
             return Ok(Located { image, elf, shape, table: table.address, layout, globals, facts });
         }
@@ -136,15 +137,16 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
 
 /// A runtime of which only the source was at hand. `None` when its table is none of these.
 #[expect(clippy::type_complexity, reason = "the parts of `Located`")]
-fn from_source(
+pub(crate) fn from_source(
     target: &dyn Target,
     image: &RuntimeImage,
     table: Symbol,
     told: Option<&version::Version>,
+    candidates: Vec<(TableShape, Layout)>,
 ) -> Result<Option<(TableShape, Layout, Globals<u64>, LayoutFacts)>, Error> {
     let base = image.base;
     let mut refused = None;
-    for (shape, layout) in source_candidates(table.size, target.arch()) {
+    for (shape, layout) in candidates {
         let Ok(globals) = resolve(target, &shape, table.address, base) else { continue };
         if let Err(found) = check(target, &layout, &globals) {
             refused.get_or_insert_with(|| format!("by it, {} is not in its place", found.what()));

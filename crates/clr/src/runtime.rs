@@ -34,7 +34,7 @@ pub struct Runtime<'t> {
     image: RuntimeImage,
     elf: ElfImage,
     shape: TableShape,
-    table: u64,
+    pub(crate) table: u64,
     layout: Layout,
     globals: Globals<u64>,
     facts: LayoutFacts,

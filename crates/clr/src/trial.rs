@@ -276,12 +276,13 @@ impl Trial<'_> {
 
 #[cfg(test)]
 mod tests {
-    use dnd_memory::{Core, FileOptions, WithFiles};
+    use dnd_memory::{Arch, Core, FileOptions, Symbol, WithFiles};
     use dnd_testkit::{CoreSpec, core, runtimes};
 
     use super::*;
     use crate::Runtime;
-    use crate::layout::LoaderAllocatorAt;
+    use crate::layout::{LoaderAllocatorAt, source_candidates};
+    use crate::locate::from_source;
 
     type Place = fn(&mut Layout) -> &mut u64;
     type Global = fn(&mut Globals<u64>) -> &mut u64;
@@ -368,5 +369,34 @@ mod tests {
         for globals in wrong {
             assert!(source_fits(&target, layout, &globals).is_err(), "{globals:x?}");
         }
+    }
+
+    #[test]
+    fn the_candidate_that_fits_is_taken_and_marked() {
+        let runtime = runtimes().into_iter().find(|runtime| runtime.major() == 3).unwrap();
+        let core =
+            Core::open(&core(&runtime, "Leak", &CoreSpec::with_args(&["1000", "100"])).path()).unwrap();
+        let target = WithFiles::new(core, FileOptions::default());
+        let opened = Runtime::open(&target).unwrap();
+        let (shape, layout) = (*opened.table_shape(), *opened.layout());
+        let table = Symbol { address: opened.table, size: 4 * shape.entries };
+        let mut moved = shape;
+        moved.globals.sync_table += 1;
+        let mut other = layout;
+        other.handles.segments = 48;
+        let mut none = moved;
+        none.globals.object_class += 1;
+        let try_them = |candidates| from_source(&target, opened.image(), table, None, candidates);
+        let all = vec![(none, layout), (moved, layout), (shape, other), (shape, layout)];
+        let found = try_them(all).unwrap().unwrap();
+        assert_eq!((found.0, found.1), (shape, layout));
+        assert!(found.3.unverified.unwrap().contains("not verified on a real core"));
+        let error = try_them(vec![(none, layout), (moved, layout)]).unwrap_err();
+        assert!(error.to_string().contains("the sync block table is not in its place"), "{error}");
+        assert!(try_them(Vec::new()).unwrap().is_none());
+        // One shape of 5.0; 6.0 has one more global than the source, wherever it is.
+        let shapes = |bytes| source_candidates(bytes, Arch::X64);
+        assert_eq!((shapes(688).len(), shapes(704).len() > 20, shapes(700).len()), (1, true, 0));
+        assert!(source_candidates(704, Arch::Arm64).is_empty());
     }
 }
