@@ -18,6 +18,7 @@ mod counters_alert;
 mod counters_collect;
 mod counters_export;
 mod counters_port;
+mod counters_soak;
 mod fake_runtime;
 mod frame_values;
 mod leak_hunt;

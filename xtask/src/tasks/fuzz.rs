@@ -49,15 +49,15 @@ fn folder() -> PathBuf {
 
 /// cargo-fuzz, installed below `target` where the machine lacks it.
 fn cargo_fuzz() -> Result<PathBuf> {
+    if !run::exists("c++") {
+        return Err("libFuzzer needs a C++ compiler (on Debian: apt-get install g++)".into());
+    }
     if run::exists("cargo-fuzz") {
         return Ok("cargo-fuzz".into());
     }
     let root = workspace().join("target/tools");
     let tool = root.join("bin/cargo-fuzz");
     if !tool.is_file() {
-        if !run::exists("c++") {
-            return Err("libFuzzer needs a C++ compiler (on Debian: apt-get install g++)".into());
-        }
         let mut install = cargo();
         install.args(["install", "--locked", "--quiet", "cargo-fuzz", "--root"]).arg(&root);
         say(&format!("$ {}", run::shown(&install)));
