@@ -82,6 +82,8 @@ fn fuzz(tool: &Path, seconds: u32, wanted: &[String]) -> Result<()> {
     // Without a sanitizer any compiler will do, and all code but that of crates/memory is safe.
     let mut build = Command::new(tool);
     build.args(["fuzz", "build", "--sanitizer", "none"]).current_dir(&fuzz);
+    // Where its programs are looked for below, whatever this workspace is built into.
+    build.env("CARGO_TARGET_DIR", fuzz.join("target"));
     say(&format!("$ {}", run::shown(&build)));
     run::loudly(&mut build)?;
 
