@@ -9,6 +9,7 @@ mod analyze_repl;
 mod analyze_stacks;
 mod analyze_transcript;
 mod analyze_transcript_all;
+mod analyze_trouble;
 mod analyze_work;
 mod collect;
 mod container;

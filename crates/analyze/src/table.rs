@@ -86,6 +86,8 @@ pub static COMMANDS: &[&Command] = &[
     &commands::method::IP2MD,
     &commands::near::COMMAND,
     &commands::native_modules::COMMAND,
+    &commands::load_contexts::COMMAND,
+    &commands::oom::COMMAND,
     &commands::names::NAME,
     &commands::objsize::COMMAND,
     &commands::parallel_stacks::COMMAND,
@@ -109,7 +111,6 @@ pub static COMMANDS: &[&Command] = &[
 
 /// Commands of dotnet-dump that exist there and not here (yet), so that the answer can say so.
 static ELSEWHERE: &[&str] = &[
-    "analyzeoom",
     "clrma",
     "clru",
     "comstate",
@@ -122,7 +123,6 @@ static ELSEWHERE: &[&str] = &[
     "dp",
     "dq",
     "du",
-    "dumpalc",
     "dumpccw",
     "dumpclass",
     "dumpgcdata",

@@ -22,6 +22,7 @@ enum Var {
     CurrentState = 6,
     EphemeralSegment = 7,
     AllocAllocated = 12,
+    OomInfo = 14,
     FinalizeQueue = 15,
     HeapCount = 19,
     Heaps = 20,
@@ -38,6 +39,7 @@ mod field {
     pub(super) const ALLOC_ALLOCATED: usize = 0;
     pub(super) const EPHEMERAL_SEGMENT: usize = 1;
     pub(super) const FINALIZE_QUEUE: usize = 2;
+    pub(super) const OOM_INFO: usize = 3;
     pub(super) const GENERATION_TABLE: usize = 18;
     pub(super) const COUNT: usize = 19;
 }
@@ -81,6 +83,7 @@ struct HeapFields {
     alloc_allocated: u64,
     ephemeral_segment: u64,
     finalize_queue: u64,
+    oom_info: u64,
     generation_table: u64,
 }
 
@@ -124,6 +127,7 @@ pub(crate) fn read(memory: &dyn Memory, layout: &Layout, globals: &Globals<u64>)
             alloc_allocated: vars.pointer(Var::AllocAllocated)?,
             ephemeral_segment: vars.pointer(Var::EphemeralSegment)?,
             finalize_queue: vars.pointer(Var::FinalizeQueue)?,
+            oom_info: vars.pointer(Var::OomInfo)?,
             generation_table: vars.pointer(Var::GenerationTable)?,
         }]
     };
@@ -160,6 +164,7 @@ fn server_heaps(vars: &Vars<'_>, fixed: Option<FixedHeap>) -> Result<Vec<HeapFie
             alloc_allocated: address.wrapping_add(fixed.alloc_allocated),
             ephemeral_segment: address.wrapping_add(fixed.ephemeral_segment),
             finalize_queue: address.wrapping_add(fixed.finalize_queue),
+            oom_info: address.wrapping_add(fixed.oom_info),
             generation_table: address.wrapping_add(fixed.generation_table),
         });
     }
@@ -179,6 +184,7 @@ fn described_heap(memory: &dyn Memory, at: u64) -> Result<FixedHeap, Error> {
         alloc_allocated: at(field::ALLOC_ALLOCATED),
         ephemeral_segment: at(field::EPHEMERAL_SEGMENT),
         finalize_queue: at(field::FINALIZE_QUEUE),
+        oom_info: at(field::OOM_INFO),
         generation_table,
     })
 }
@@ -198,6 +204,7 @@ fn read_heap(
         alloc_allocated: read(place.alloc_allocated)?,
         ephemeral_segment: ephemeral,
         finalize_queue: read(place.finalize_queue)?,
+        oom_info: place.oom_info,
         generations: Vec::new(),
     };
     for number in 0..heap.generation_count {

@@ -125,6 +125,8 @@ pub struct SubHeap {
     pub ephemeral_segment: u64,
     /// The finalizer queue (`CFinalize*`).
     pub finalize_queue: u64,
+    /// Where the GC writes what it knows of the last allocation that failed (`oom_history`).
+    pub oom_info: u64,
     /// Generations 0, 1, 2, large objects, pinned objects.
     pub generations: Vec<Generation>,
 }

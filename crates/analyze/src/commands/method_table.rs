@@ -40,6 +40,8 @@ struct Table {
     /// The object that keeps a collectible type loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     loader_allocator: Option<Addr>,
+    /// The `AssemblyLoadContext` object of its module; 0 when the default one was never asked for, null when unknown.
+    load_context: Option<Addr>,
     base_size: u32,
     component_size: u32,
     contains_references: bool,
@@ -119,6 +121,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
             .then(|| runtime.allocator_of(&table))
             .filter(|&object| object != 0)
             .map(Addr),
+        load_context: module.and_then(|module| runtime.load_context(module)).map(Addr),
         base_size: table.base_size,
         component_size: table.component_size,
         contains_references: table.contains_pointers(),
@@ -159,6 +162,14 @@ impl Facts for Table {
         if let Some(object) = self.loader_allocator {
             line("LoaderAllocator:", format!("{:016X}", object.0));
         }
+        match self.load_context {
+            Some(Addr(0)) => out.line(
+                "AssemblyLoadContext: Default ALC - The managed instance of this context doesn't exist yet.",
+            ),
+            Some(object) => out.fmt(format_args!("AssemblyLoadContext: {:016X}\n", object.0)),
+            None => {}
+        }
+        let mut line = |label: &str, value: String| out.field(label, 21, &value);
         line("BaseSize:", format!("0x{:x}", self.base_size));
         if self.component_size != 0 {
             line("ComponentSize:", format!("0x{:x}", self.component_size));

@@ -242,6 +242,8 @@ pub struct FixedHeap {
     pub ephemeral_segment: u64,
     /// `finalize_queue`.
     pub finalize_queue: u64,
+    /// `oom_info`.
+    pub oom_info: u64,
     /// `generation_table`.
     pub generation_table: u64,
 }

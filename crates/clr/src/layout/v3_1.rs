@@ -89,6 +89,7 @@ pub(super) const LAYOUT: Layout = Layout {
             alloc_allocated: 0,
             ephemeral_segment: 8,
             finalize_queue: 16,
+            oom_info: 24,
             generation_table: 344,
         }),
         global_alloc_pointer: 0,
