@@ -18,6 +18,7 @@ mod counters;
 mod counters_alert;
 mod counters_collect;
 mod counters_export;
+mod counters_list;
 mod counters_port;
 mod counters_soak;
 mod fake_runtime;

@@ -60,6 +60,12 @@ pub(crate) fn other_names(name: &str) -> impl Iterator<Item = &'static str> {
     SAME.iter().filter_map(move |(old, new)| if new.contains(&name) { Some(*old) } else { None })
 }
 
+/// What else is shown when a counter of `System.Runtime` is asked for.
+pub(crate) fn same_as(name: &str) -> impl Iterator<Item = &'static str> {
+    let new = SAME.iter().filter(move |(old, _)| *old == name).flat_map(|(_, new)| new.iter().copied());
+    new.chain(other_names(name))
+}
+
 /// The provider of a well-known counter.
 pub(crate) fn provider_of(name: &str) -> Option<&'static str> {
     if SAME.iter().any(|(old, new)| *old == name || new.contains(&name)) {

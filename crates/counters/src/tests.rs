@@ -357,6 +357,7 @@ fn plain<'a>(target: &'a str, board: &'a Board, now: Instant) -> View<'a> {
         board,
         alerts: &[],
         deltas: false,
+        abbreviate: None,
         sort,
         search: "",
         typing: false,
@@ -387,11 +388,11 @@ Name                                                               Current Value
     stock (u)                                                             42
 [Shop.Meter]
     latency
-        ….long.key.of.a.tag.that.says.more.at.its.end Percentile
-        --------------------------------------------- ----------
-        some value that is as long as its key is      50                   6.242
-        some value that is as long as its key is      95                   6.508
-        some value that is as long as its key is      99              9.4219e+09
+        …ong.key.of.a.tag.that.says.more.at.its.end Percentile
+        ------------------------------------------- ----------
+        some value that is as long as its key is    50                     6.242
+        some value that is as long as its key is    95                     6.508
+        some value that is as long as its key is    99         9,421,875,000
     orders (Count)
         color size
         ----- -----
@@ -407,6 +408,11 @@ Name                                                               Current Value
 ";
     let screen = shown(&view, 80, 100);
     assert_eq!(screen, expected, "{screen}");
+    // Where there is little room, or when asked to, large numbers are abbreviated as dotnet-counters does.
+    let narrow =
+        |width, abbreviate| shown(&View { abbreviate, ..view }, width, 100).contains(" 9.4219e+09\n");
+    assert!(narrow(71, None) && !narrow(72, None));
+    assert!(narrow(200, Some(true)) && !narrow(60, Some(false)));
 }
 
 #[test]

@@ -9,8 +9,8 @@ const DOTS: [[u32; 4]; 2] = [[0x01, 0x02, 0x04, 0x40], [0x08, 0x10, 0x20, 0x80]]
 const BLANK: u32 = 0x2800;
 
 /// Draws `values`, the newest at the right edge, in `height` lines of at most `width` columns. The first line is the
-/// title; the scale is at the left.
-pub(super) fn chart(title: &str, values: &[f64], width: usize, height: usize) -> Vec<Line> {
+/// title; the scale is at the left, in whole numbers if wanted.
+pub(super) fn chart(title: &str, values: &[f64], whole: bool, width: usize, height: usize) -> Vec<Line> {
     let mut lines = vec![Line::new(Style::Bold, title)];
     let rows = height.saturating_sub(1);
     let finite = values.iter().copied().filter(|value| value.is_finite());
@@ -21,7 +21,7 @@ pub(super) fn chart(title: &str, values: &[f64], width: usize, height: usize) ->
     }
     // A constant is drawn in the middle.
     let (low, high) = if high > low { (low, high) } else { (low - 1.0, high + 1.0) };
-    let labels = [abbreviated(high), abbreviated(low)];
+    let labels = [abbreviated(high, whole), abbreviated(low, whole)];
     let margin = labels.iter().map(|label| label.width()).max().unwrap_or(0) + 1;
     let columns = width.saturating_sub(margin);
     let mut cells = vec![vec![BLANK; columns]; rows];
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     fn text(values: &[f64], width: usize, height: usize) -> Vec<String> {
-        chart("t", values, width, height).iter().map(Line::text).collect()
+        chart("t", values, false, width, height).iter().map(Line::text).collect()
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Numbers as dotnet-counters writes them.
 
-/// From here on a number is abbreviated.
+/// From here on a number is abbreviated, where there is little room.
 const LARGE: f64 = 1e8;
+
+/// From here on a number is abbreviated, however much room there is: a `double` knows no more digits anyway.
+const VERY_LARGE: f64 = 1e15;
 
 /// At most three decimals, thousands separated by commas: `1,731` or `0.1`.
 #[must_use]
@@ -34,10 +37,10 @@ pub fn number(value: f64) -> String {
     out
 }
 
-/// The same, but `6.0234e+17` from a hundred million on.
+/// The same, but `6.0234e+17` from a hundred million on, or, when numbers shall be whole, from 10^15 on.
 #[must_use]
-pub fn abbreviated(value: f64) -> String {
-    if !value.is_finite() || value.abs() < LARGE {
+pub fn abbreviated(value: f64, whole: bool) -> String {
+    if !value.is_finite() || value.abs() < if whole { VERY_LARGE } else { LARGE } {
         return number(value);
     }
     let text = format!("{value:.4e}");
@@ -47,8 +50,8 @@ pub fn abbreviated(value: f64) -> String {
 }
 
 /// Padded on the right so that decimal points stand below each other when right-aligned.
-pub(super) fn aligned(value: f64) -> String {
-    let mut text = abbreviated(value);
+pub(super) fn aligned(value: f64, whole: bool) -> String {
+    let mut text = abbreviated(value, whole);
     if text.contains('e') || !value.is_finite() {
         return text;
     }
@@ -81,15 +84,18 @@ mod tests {
         ] {
             assert_eq!(number(value), text);
         }
-        assert_eq!(abbreviated(602_340_000_000_000_000.0), "6.0234e+17");
-        assert_eq!(abbreviated(1e8), "1e+08");
-        assert_eq!(abbreviated(-2.5e9), "-2.5e+09");
-        assert_eq!(abbreviated(99_999_999.0), "99,999,999");
-        assert_eq!(abbreviated(1e120), "1e+120");
+        assert_eq!(abbreviated(602_340_000_000_000_000.0, false), "6.0234e+17");
+        assert_eq!(abbreviated(1e8, false), "1e+08");
+        assert_eq!(abbreviated(-2.5e9, false), "-2.5e+09");
+        assert_eq!(abbreviated(99_999_999.0, false), "99,999,999");
+        assert_eq!(abbreviated(1e120, false), "1e+120");
+        assert_eq!(abbreviated(-2.5e9, true), "-2,500,000,000");
+        assert_eq!(abbreviated(999_999_999_999_999.0, true), "999,999,999,999,999");
+        assert_eq!(abbreviated(1e15, true), "1e+15");
     }
 
     #[test]
     fn decimal_points_meet() {
-        assert_eq!([12.0, 0.1, 6.242].map(aligned), ["12    ", "0.1  ", "6.242"]);
+        assert_eq!([12.0, 0.1, 6.242].map(|value| aligned(value, true)), ["12    ", "0.1  ", "6.242"]);
     }
 }

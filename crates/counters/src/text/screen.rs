@@ -102,6 +102,8 @@ pub struct View<'a> {
     pub alerts: &'a [String],
     /// Whether to show how values changed.
     pub deltas: bool,
+    /// Whether to write numbers from a hundred million on as `1e+08`; `None` where the screen is narrow.
+    pub abbreviate: Option<bool>,
     /// The order of rows.
     pub sort: Sort,
     /// Only rows with this text in a name or tag; empty for all.
@@ -130,6 +132,8 @@ pub struct Drawn {
 }
 
 const VALUE_WIDTH: usize = 15;
+/// From this width on, there is room for a name beside two columns of large numbers.
+const WIDE: usize = 72;
 const INDENT: usize = 4;
 const TAG_INDENT: usize = 8;
 const TAG_WIDTH: usize = 5;
@@ -235,6 +239,8 @@ struct Table<'a> {
     rows: Vec<&'a Row>,
     name_width: usize,
     value_width: usize,
+    /// Whether large numbers are written with all their digits.
+    whole: bool,
 }
 
 impl<'a> Table<'a> {
@@ -242,9 +248,12 @@ impl<'a> Table<'a> {
         let rows: Vec<&Row> =
             view.board.rows().filter(|row| found(&row.sample.series, view.search)).collect();
         let values = rows.iter().flat_map(|row| cells(row)).flat_map(|cell| [cell.value, cell.delta]);
-        let value_width = values.flatten().map(|value| aligned(value).width()).fold(VALUE_WIDTH, usize::max);
+        let whole = !view.abbreviate.unwrap_or(width < WIDE);
+        let widths = values.flatten().map(|value| aligned(value, whole).width());
+        let value_width = widths.fold(VALUE_WIDTH, usize::max);
         let columns = if view.deltas { 2 } else { 1 };
-        Self { view, rows, name_width: width.saturating_sub(columns * (value_width + 1)), value_width }
+        let name_width = width.saturating_sub(columns * (value_width + 1));
+        Self { view, rows, name_width, value_width, whole }
     }
 
     fn header(&self) -> Line {
@@ -368,7 +377,9 @@ impl<'a> Table<'a> {
                 line.push(Style::Warning, note);
             }
         }
-        let text = |value: Option<f64>, missing: &str| value.map_or(format!("{missing}    "), aligned);
+        let text = |value: Option<f64>, missing: &str| {
+            value.map_or(format!("{missing}    "), |value| aligned(value, self.whole))
+        };
         line.push(style, format!(" {:>width$}", text(cell.value, "-"), width = self.value_width));
         if self.view.deltas {
             line.push(style, format!(" {:>width$}", text(cell.delta, ""), width = self.value_width));
@@ -389,7 +400,7 @@ impl<'a> Table<'a> {
             _ => {}
         }
         let values: Vec<f64> = row.history.iter().map(|&(_, value)| value).collect();
-        let mut lines = chart(&title, &values, width, CHART);
+        let mut lines = chart(&title, &values, self.whole, width, CHART);
         lines.insert(0, Line::default());
         lines
     }

@@ -9,6 +9,7 @@ mod http;
 mod hub;
 mod json;
 mod lines;
+mod list;
 mod monitor;
 mod output;
 mod port;
@@ -33,6 +34,10 @@ pub(crate) enum Command {
     Export(Box<export::Args>),
     /// Only wait for conditions on counters, and act on them
     Alert(Box<alert::Args>),
+    /// List the counters of .NET and of the operating system, with their units and their names on other versions
+    List(list::Args),
+    /// List the .NET processes of this machine
+    Ps(super::ps::Args),
 }
 
 /// Runs a subcommand.
@@ -42,6 +47,8 @@ pub(crate) fn run(command: &Command) -> Result<(), CliError> {
         Command::Collect(args) => collect::run(args),
         Command::Export(args) => export::run(args),
         Command::Alert(args) => alert::run(args),
+        Command::List(args) => list::run(args),
+        Command::Ps(args) => super::ps::run(args),
     }
 }
 

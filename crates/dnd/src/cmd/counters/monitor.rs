@@ -32,6 +32,17 @@ pub(crate) struct Args {
     #[arg(long = "showDeltas", alias = "show-deltas")]
     show_deltas: bool,
 
+    /// Write numbers from a hundred million on as 1e+08 [default: only on a screen of less than 72 columns]
+    #[arg(
+        long = "abbreviateLargeNumbers",
+        alias = "abbreviate-large-numbers",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = false
+    )]
+    abbreviate: Option<bool>,
+
     /// Print one JSON document a line for each interval (docs/json/counters.md)
     #[arg(long)]
     json: bool,
@@ -54,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let mut sink: Box<dyn Sink> = if args.json {
             Box::new(Documents::new(request.interval, Output::stdout()))
         } else if screen {
-            let (screen, receiver) = Screen::open(args.show_deltas, arrivals.single)?;
+            let (screen, receiver) = Screen::open(args.show_deltas, args.abbreviate, arrivals.single)?;
             keys = receiver;
             Box::new(screen)
         } else {

@@ -17,6 +17,7 @@ use crate::error::{CliError, stdout_failed};
 pub(super) struct Screen {
     terminal: Terminal,
     deltas: bool,
+    abbreviate: Option<bool>,
     sort: Sort,
     search: String,
     typing: bool,
@@ -43,12 +44,17 @@ const ALERTS_SHOWN: usize = 3;
 
 impl Screen {
     /// Takes the terminal over. A single process is shown at once, several as a list first.
-    pub(super) fn open(deltas: bool, single: bool) -> Result<(Self, Option<Inputs>), CliError> {
+    pub(super) fn open(
+        deltas: bool,
+        abbreviate: Option<bool>,
+        single: bool,
+    ) -> Result<(Self, Option<Inputs>), CliError> {
         let terminal = Terminal::open().map_err(stdout_failed)?;
         let keys = terminal.keys();
         let screen = Self {
             terminal,
             deltas,
+            abbreviate,
             sort: Sort::default(),
             search: String::new(),
             typing: false,
@@ -108,6 +114,7 @@ impl Screen {
             board,
             alerts: self.last_alerts(),
             deltas: self.deltas,
+            abbreviate: self.abbreviate,
             sort: self.sort,
             search: &self.search,
             typing: self.typing,

@@ -16,6 +16,8 @@ pub(crate) enum Command {
     Info(info::Args),
     /// Ask questions about a core dump
     Analyze(analyze::Args),
+    /// List the .NET processes of this machine
+    Ps(super::ps::Args),
 }
 
 /// Runs a subcommand.
@@ -24,5 +26,6 @@ pub(crate) fn run(command: Command) -> Result<(), CliError> {
         Command::Collect(args) => collect::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Analyze(args) => analyze::run(&args),
+        Command::Ps(args) => super::ps::run(&args),
     }
 }

@@ -15,7 +15,7 @@ use crate::error::CliError;
 /// Which dump, and where the files are that its process had loaded.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CoreArgs {
-    /// The core dump, also one packed with zstd, gzip or LZ4 [default: the newest core_* or core.* of this folder]
+    /// The core dump, also one packed with zstd, gzip, xz or LZ4 [default: the newest core_* or core.* of this folder]
     core: Option<PathBuf>,
     /// Folder with the target's files: a copy of its root, or the modules themselves; may be given several times
     ///
