@@ -23,11 +23,11 @@ fn listed(source: &str, major: u32) -> Names {
         (text(&document["schema"]), &document["version"]),
         ("dnd.counters.list".to_owned(), &1.into())
     );
-    let all = document["counters"].as_array().unwrap();
-    let since = |c: &Value| text(&c["since"]).split('.').next().unwrap().parse::<u32>().unwrap();
+    let all = document["counters"].as_array().expect("a list");
+    let since = |c: &Value| text(&c["since"]).split('.').next().and_then(|major| major.parse::<u32>().ok());
     let wanted = all
         .iter()
-        .filter(|c| c["provider"] == "System.Runtime" && c["source"] == source && since(c) <= major);
+        .filter(|c| c["provider"] == "System.Runtime" && c["source"] == source && since(c) <= Some(major));
     wanted.map(|c| (text(&c["name"]), text(&c["unit"]))).collect()
 }
 
@@ -35,7 +35,7 @@ fn listed(source: &str, major: u32) -> Names {
 fn sent(target: &Target, provider: &str, enough: impl Fn(&Names) -> bool) -> Names {
     let names = |stdout: &str| -> Names {
         let whole = stdout.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        let documents = whole.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let documents = whole.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         let samples = documents.flat_map(|d| d["samples"].as_array().cloned().unwrap_or_default());
         samples.map(|sample| (text(&sample["name"]), text(&sample["unit"]))).collect()
     };
