@@ -18,7 +18,7 @@ fn text(value: &Value) -> String {
 /// What is listed of a source of `System.Runtime` up to a major version.
 fn listed(source: &str, major: u32) -> Names {
     let document = Dnd::new(DND).args(["counters", "list", "--json"]).run().success();
-    let document: Value = serde_json::from_str(&document).unwrap();
+    let document: Value = serde_json::from_str(&document).expect("JSON");
     assert_eq!(
         (text(&document["schema"]), &document["version"]),
         ("dnd.counters.list".to_owned(), &1.into())
