@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::os;
-use crate::selection::{SYSTEM_RUNTIME, same_as};
+use crate::selection::{SYSTEM_RUNTIME, also_shown};
 
 /// A counter that `--counters` can ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,8 +22,8 @@ pub struct Known {
     pub unit: &'static str,
     /// The first of the versions 3.1, 8, 9 and 10 that has it; `None` for `system`.
     pub since: Option<&'static str>,
-    /// Counters that asking for this one shows too: the same under the name of another version.
-    pub same_as: Vec<&'static str>,
+    /// Counters that asking for this one shows too: what took its place in another version.
+    pub also_shows: Vec<&'static str>,
     /// What it is; empty where the name says it.
     pub description: &'static str,
 }
@@ -172,7 +172,7 @@ pub fn known() -> Vec<Known> {
         source: "system",
         unit,
         since: None,
-        same_as: Vec::new(),
+        also_shows: Vec::new(),
         description,
     });
     let runtime = GROUPS.iter().flat_map(|&(provider, source, since, counters)| {
@@ -182,7 +182,7 @@ pub fn known() -> Vec<Known> {
             source,
             unit,
             since: Some(since),
-            same_as: if provider == SYSTEM_RUNTIME { same_as(name).collect() } else { Vec::new() },
+            also_shows: if provider == SYSTEM_RUNTIME { also_shown(name).collect() } else { Vec::new() },
             description: "",
         })
     });
@@ -208,9 +208,9 @@ pub fn write_known(out: &mut dyn Write, known: &[Known]) -> io::Result<()> {
         };
         writeln!(out, "{blank}[{}]  {what}", first.provider)?;
         for counter in group {
-            let more = match counter.same_as.as_slice() {
+            let more = match counter.also_shows.as_slice() {
                 [] => counter.description.to_owned(),
-                same => format!("= {}", same.join(", ")),
+                same => format!("also shows {}", same.join(", ")),
             };
             let line = format!("    {:<name$}  {:<unit$}  {more}", counter.name, counter.unit);
             writeln!(out, "{}", line.trim_end())?;
@@ -235,9 +235,9 @@ mod tests {
                 _ => asked.includes_system(counter.provider, counter.name),
             };
             assert!(found, "{counter:?}");
-            for other in &counter.same_as {
+            for other in &counter.also_shows {
                 assert!(
-                    known.iter().any(|k| k.name == *other && k.same_as.contains(&counter.name)),
+                    known.iter().any(|k| k.name == *other && k.also_shows.contains(&counter.name)),
                     "{other}"
                 );
             }
@@ -260,7 +260,7 @@ mod tests {
         let line = text.lines().find(|line| line.trim_start().starts_with("gc-heap-size ")).unwrap();
         assert_eq!(
             line.split_whitespace().collect::<Vec<_>>(),
-            ["gc-heap-size", "MB", "=", "dotnet.gc.last_collection.heap.size"]
+            ["gc-heap-size", "MB", "also", "shows", "dotnet.gc.last_collection.heap.size"]
         );
         assert!(text.contains("\n\n[OS]  from the operating system\n"), "{text}");
     }

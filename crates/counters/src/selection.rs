@@ -61,7 +61,7 @@ pub(crate) fn other_names(name: &str) -> impl Iterator<Item = &'static str> {
 }
 
 /// What else is shown when a counter of `System.Runtime` is asked for.
-pub(crate) fn same_as(name: &str) -> impl Iterator<Item = &'static str> {
+pub(crate) fn also_shown(name: &str) -> impl Iterator<Item = &'static str> {
     let new = SAME.iter().filter(move |(old, _)| *old == name).flat_map(|(_, new)| new.iter().copied());
     new.chain(other_names(name))
 }
