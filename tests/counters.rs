@@ -1,18 +1,13 @@
 //! `dnd counters monitor` on real processes, and on ones that misbehave.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::net::Shutdown;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use dnd_testkit::nettrace::{Event, Stream, Value as Written, payload};
 use dnd_testkit::{Dnd, Key, Output, Running, Target, one_per_major, runtimes};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::DND;
-use super::fake_runtime::{self, Asked, ok, process_info};
 
 fn monitor(target: &Target) -> Dnd {
     Dnd::new(DND).args(["counters", "monitor", "-p", &target.pid().to_string()])
@@ -209,106 +204,6 @@ fn lines_can_be_searched() {
 /// The runtime whose Meters are the richest.
 fn newest() -> Option<dnd_testkit::Runtime> {
     runtimes().pop().filter(|runtime| runtime.major() >= 8)
-}
-
-/// A screen without its first two lines, which differ from run to run.
-fn steady(screen: &str) -> String {
-    screen.lines().skip(2).map(|line| format!("{line}\n")).collect()
-}
-
-#[test]
-fn screens_at_three_widths() {
-    let Some(runtime) = newest() else { return };
-    let mut target = Target::spawn(&runtime, "Meters", &[]);
-    for width in [40u16, 80, 160] {
-        let dnd = monitor(&target).args([
-            "--counters",
-            "Bench.Odd[odd.tags,odd.failing]",
-            "--refresh-interval",
-            "0.2",
-        ]);
-        let mut screen = dnd.pty(20, width);
-        let text = screen.wait_until(|text| text.contains("a,b=c") && text.contains("odd.failing"));
-        let gap = usize::from(width) - 40;
-        let row = |name: &str, value: &str| format!("{name:<24}{}{value:>12}\n", " ".repeat(gap));
-        let expected = [
-            "\n".to_owned(),
-            format!("Name{}{:>36}\n", " ".repeat(gap), "Current Value"),
-            "[Bench.Odd]\n".to_owned(),
-            row("    odd.failing", "5"),
-            "    odd.tags\n        room\n        -------\n".to_owned(),
-            row(r"        \x1b[2J", "3"),
-            row("        \"q\"\\n", "1"),
-            row("        a,b=c", "2"),
-        ];
-        assert_eq!(steady(&text), expected.concat(), "{text}");
-        assert!(text.contains("\n    Status: Running - "), "{text}");
-        assert_eq!(screen.modes(), (true, true));
-        screen.keys("q");
-        assert!(screen.wait_end().success());
-        assert_eq!(screen.modes(), (false, false), "the terminal is as it was");
-    }
-    // A callback that fails is told, and its last value is marked as old.
-    let screen = monitor(&target).args(["--counters", "Bench.Odd", "--refresh-interval", "0.2"]).pty(24, 200);
-    screen.wait_for("odd.failing");
-    target.ask("fail", "done");
-    screen.wait_until(|text| {
-        text.contains("no value today")
-            && text.lines().any(|l| l.contains("odd.failing") && l.contains(" old)"))
-    });
-    target.ask("mend", "done");
-    screen.wait_until(|text| text.lines().any(|l| l.contains("odd.failing") && !l.contains(" old)")));
-}
-
-#[test]
-fn keys_resizing_and_the_end_of_the_target() {
-    for runtime in one_per_major() {
-        let target = Target::spawn(&runtime, "Counters", &[]);
-        let mut screen =
-            monitor(&target).args(["--counters", "Bench-Counters", "--refresh-interval", "0.2"]).pty(20, 80);
-        screen.wait_for("Polled value (u)");
-        screen.keys("p");
-        screen.wait_for("Status: Paused");
-        screen.keys("r");
-        screen.wait_for("Status: Running");
-        screen.resize(12, 50);
-        screen.wait_until(|text| {
-            let value = text.lines().find(|line| line.contains("Polled value (u)"));
-            value.is_some_and(|line| line.ends_with("42.5") && line.len() == 48)
-        });
-        target.stop();
-        assert!(screen.wait_end().success(), "the end of the target is a good end");
-        let text = screen.text();
-        assert_eq!(screen.modes(), (false, false));
-        assert!(text.contains("has ended") && text.contains("Polled value (u)"), "{text}");
-    }
-}
-
-#[test]
-fn every_way_to_end_it_restores_the_terminal() {
-    let Some(runtime) = newest() else { return };
-    let mut target = Target::spawn(&runtime, "Counters", &[]);
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        let mut screen = monitor(&target).args(["--refresh-interval", "0.2"]).pty(20, 80);
-        screen.wait_for("Status: Running");
-        screen.signal(signal);
-        assert!(screen.wait_end().success(), "{signal}");
-        assert_eq!(screen.modes(), (false, false), "{signal}");
-    }
-    let mut screen = monitor(&target).args(["--refresh-interval", "0.2"]).pty(20, 80);
-    screen.wait_for("Status: Running");
-    screen.press(Key::CtrlC);
-    assert!(screen.wait_end().success());
-    assert_eq!(screen.modes(), (false, false));
-    // Colours only say what the text says, too; and who doesn't want them doesn't get them.
-    let mut screen = monitor(&target).env("NO_COLOR", "1").args(["--refresh-interval", "0.2"]).pty(20, 80);
-    screen.wait_for("Status: Running");
-    screen.keys("q");
-    screen.wait_end();
-    assert!(!screen.raw().contains("\x1b[1m"), "{:?}", screen.raw());
-    // That the watching ends is not the end of the process.
-    assert!(!screen.raw().contains("has ended"), "{:?}", screen.raw());
-    assert!(target.alive());
 }
 
 #[test]
@@ -545,111 +440,4 @@ fn bad_arguments() {
     assert!(fails(&["-p", "1", "--maxHistograms", "-1"]).contains("maxHistograms"));
     assert!(fails(&["-p", "1", "--duration", "soon"]).contains("DD:HH:MM:SS"));
     assert!(fails(&["-p", "0"]).contains("0"));
-}
-
-/// A process that answers `ProcessInfo` like a runtime, and whatever `session` does with a request for a session.
-fn fake(session: impl Fn(Asked) + Send + Sync + 'static) -> (impl Sized, Dnd) {
-    let (scratch, dir) = Dnd::scratch();
-    fake_runtime::serve(&dir, move |asked| match (asked.set, asked.id) {
-        (2, 1) => asked.answer(&ok(&7u64.to_le_bytes())),
-        (2, 3) => session(asked),
-        (2, _) => asked.answer(&fake_runtime::unknown_command()),
-        _ => asked.answer(&process_info("8.0.4")),
-    });
-    let pid = std::process::id().to_string();
-    let only = ["--counters", "EventCounters\\System.Runtime", "--refresh-interval", "0.1"];
-    (scratch, fake_runtime::dnd(&dir).args(["counters", "monitor", "-p", &pid]).args(only))
-}
-
-/// The start of a session, then these bytes; then the stream ends.
-fn session_of(bytes: Vec<u8>) -> impl Fn(Asked) + Send + Sync + 'static {
-    move |mut asked: Asked| {
-        let start = ok(&7u64.to_le_bytes());
-        // dnd may be gone already: that is its business.
-        let _ = asked.stream.write_all(&start).and_then(|()| asked.stream.write_all(&bytes));
-        let _ = asked.stream.shutdown(Shutdown::Write);
-        asked.wait_closed();
-    }
-}
-
-fn good_stream() -> Stream {
-    let mut stream = Stream::new();
-    let counter = [
-        ("Name", Written::Text("gc-heap-size")),
-        ("Mean", Written::F64(5.0)),
-        ("IntervalSec", Written::F32(0.1)),
-        ("Series", Written::Text("Interval=100")),
-        ("CounterType", Written::Text("Mean")),
-    ];
-    let fields = [("", Written::Object(vec![("Payload", Written::Object(counter.to_vec()))]))];
-    stream.describe(1, "System.Runtime", 1, "EventCounters", &fields);
-    let event =
-        |sequence| Event { metadata: 1, sequence, thread: 3, payload: payload(&fields), ..Event::default() };
-    stream.events(&[event(1)]);
-    // Two are missing here.
-    stream.events(&[event(4)]);
-    stream
-}
-
-#[test]
-fn targets_that_send_nonsense() {
-    let (_scratch, dnd) = fake(session_of(b"HTTP/1.1 200 OK\r\n\r\n".to_vec()));
-    assert!(dnd.run().fails(6).contains("does not begin with `Nettrace`"));
-
-    let mut bytes = good_stream().bytes().to_vec();
-    bytes.extend([0x42; 100]);
-    let (_scratch, dnd) = fake(session_of(bytes));
-    let output = dnd.run();
-    assert_eq!(
-        output.stdout.matches("\tgc-heap-size\t5\t").count(),
-        2,
-        "what was good is shown: {}",
-        output.stdout
-    );
-    assert!(output.stderr.contains("no room for 2 events"), "{}", output.stderr);
-    assert!(output.fails(6).contains("the stream is damaged at offset"));
-}
-
-#[test]
-fn targets_that_break_off() {
-    let mut stream = good_stream();
-    let (_scratch, dnd) = fake(session_of(stream.bytes().to_vec()));
-    let output = dnd.run();
-    assert!(output.stderr.contains("has ended abruptly"), "{}", output.stderr);
-    assert_eq!(output.success().matches("\tgc-heap-size\t5\t").count(), 2);
-
-    stream.end();
-    let (_scratch, dnd) = fake(session_of(stream.bytes().to_vec()));
-    let output = dnd.run();
-    assert!(output.stderr.contains("has ended\n"), "{}", output.stderr);
-
-    let (_scratch, dnd) = fake(drop);
-    assert!(dnd.run().fails(7).contains("closed the connection without answering CollectTracing2"));
-}
-
-#[test]
-fn targets_that_stall() {
-    // No answer to the start of the session.
-    static ASKED: AtomicBool = AtomicBool::new(false);
-    let (_scratch, dnd) = fake(|asked: Asked| {
-        ASKED.store(true, Ordering::SeqCst);
-        asked.wait_closed();
-    });
-    let running = dnd.spawn();
-    running.wait_stdout(|text| text.contains("\tno sample\t").then_some(()));
-    assert!(ASKED.load(Ordering::SeqCst));
-    interrupt(running).success();
-
-    // A session that starts, and a stream without an end: stopping it is given up after a while.
-    let (_scratch, dnd) = fake(|mut asked: Asked| {
-        let mut bytes = ok(&7u64.to_le_bytes());
-        bytes.extend(good_stream().bytes());
-        let _ = asked.stream.write_all(&bytes);
-        asked.wait_closed();
-    });
-    let running = dnd.spawn();
-    running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
-    let output = interrupt(running);
-    assert!(output.stderr.contains("did not confirm the end of the session"), "{}", output.stderr);
-    output.success();
 }

@@ -183,22 +183,3 @@ fn several_processes_in_one_file() {
     let refused = Dnd::new(DND).args(all).arg("--compat").dir(&dir).run().fails(2);
     assert!(refused.contains("--compat is for one process"), "{refused}");
 }
-
-#[test]
-fn a_full_disk_ends_it_properly() {
-    let Some(mut target) = newest("Counters") else { return };
-    let (_scratch, dir) = Dnd::scratch();
-    // A file size limit stands for a full disk.
-    let script =
-        "trap '' XFSZ; ulimit -f 1; exec \"$0\" counters collect -p $1 --refresh-interval 0.1 -o full.csv";
-    let mut command = std::process::Command::new("bash");
-    command.args(["-c", script, DND, &target.pid().to_string()]).current_dir(&dir);
-    let output = must(command.output(), "bash");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(7), "{said}");
-    assert!(said.contains("cannot write to full.csv"), "{said}");
-    // The session was ended: a new one works.
-    let text = collect(&target, &dir).args(["-o", "-", "--duration", "1s"]).run().success();
-    assert!(text.contains("GC Heap Size"), "{text}");
-    assert!(target.alive());
-}

@@ -100,6 +100,24 @@ impl Dnd {
         self
     }
 
+    /// A line of bash in which `DND` stands for this command.
+    #[must_use]
+    pub fn bash(self, line: &str) -> Self {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &line.replace("DND", "\"$0\" \"$@\"")]);
+        bash.arg(self.command.get_program()).args(self.command.get_args());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => bash.env(name, value),
+                None => bash.env_remove(name),
+            };
+        }
+        if let Some(dir) = self.command.get_current_dir() {
+            bash.current_dir(dir);
+        }
+        Self { command: bash, ..self }
+    }
+
     /// Runs it to its end.
     #[track_caller]
     pub fn run(mut self) -> Output {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{Pid, ttyname};
 use xtask::run;
 
@@ -169,6 +170,13 @@ impl Screen {
     pub fn modes(&self) -> (bool, bool) {
         let state = state(&self.shared);
         (state.parser.screen().hide_cursor(), state.parser.screen().alternate_screen())
+    }
+
+    /// Whether the terminal edits lines and echoes, as a shell expects it.
+    #[track_caller]
+    pub fn cooked(&self) -> bool {
+        let flags = must(tcgetattr(&self.keyboard), "the terminal's settings").local_flags;
+        flags.contains(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
     }
 
     fn wait<T>(&self, find: impl Fn(&State) -> Option<T>) -> Result<T, String> {

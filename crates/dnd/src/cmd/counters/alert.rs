@@ -1,6 +1,6 @@
 //! `dnd counters alert`: nothing but conditions and what is done about them.
 
-use std::io::{self, Write};
+use std::io;
 
 use dnd_contract::{Envelope, Kind, escape};
 use dnd_counters::alerts::What;
@@ -8,11 +8,12 @@ use dnd_counters::{Selection, Update};
 
 use super::WatchArgs;
 use super::action::OutputTo;
-use super::alerts::{Told, lines, say};
+use super::alerts::{Told, lines};
 use super::hub::{Sink, Target, watch};
 use super::lines::Said;
-use super::monitor::{finish, say as say_ends};
+use super::monitor::{finish, say_ends};
 use super::output::Output;
+use super::writer::say;
 use crate::error::CliError;
 use crate::target::block_on;
 
@@ -78,8 +79,7 @@ impl Sink for Events {
             lines(told)
         };
         line.push('\n');
-        self.out.write_all(line.as_bytes())?;
-        self.out.flush()
+        self.out.write(line.into_bytes())
     }
 
     fn end(&mut self, _targets: &[Target]) -> io::Result<()> {

@@ -4,7 +4,6 @@
 //! of the terminal's job: Ctrl-C ends the watching, and half a dump is of no use.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use super::action::{Action, Alarm, OutputTo};
 use super::hub::Signals;
 use super::targets::Subject;
 use super::unix_nanos_now;
+use super::writer::say;
 use crate::error::CliError;
 
 /// Options of alerts.
@@ -288,11 +288,6 @@ impl Alerts {
         }
         Ok(())
     }
-}
-
-/// Tells on standard error, with one write: others write there, too. A closed one is no reason to stop.
-pub(super) fn say(text: &str) {
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// A line for standard error, and what the action printed behind it.

@@ -1,6 +1,6 @@
 //! `dnd counters collect`.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dnd_contract::Kind;
@@ -12,8 +12,9 @@ use super::action::OutputTo;
 use super::hub::{Sink, Target, watch};
 use super::json::Documents;
 use super::lines::Said;
-use super::monitor::{finish, say};
+use super::monitor::{finish, say_ends};
 use super::output::Output;
+use super::writer;
 use super::{CountersArgs, WatchArgs, unix_nanos_now};
 use crate::error::CliError;
 use crate::target::block_on;
@@ -84,7 +85,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             path => Output::create(&file_name(path, args.format))?,
         };
         if let Some(path) = output.path() {
-            let _ = writeln!(io::stderr(), "writing to {}; Ctrl-C ends it", path.display());
+            writer::say(&format!("writing to {}; Ctrl-C ends it", path.display()));
         }
         let name = arrivals.first.first().map(|subject| subject.name.clone()).unwrap_or_default();
         let several = !arrivals.single;
@@ -99,7 +100,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         };
         let alerts = args.watch.alerts.start(request.interval, OutputTo::Stderr);
         let watched = watch(arrivals, request, args.watch.duration, None, alerts, sink.as_mut()).await?;
-        say(&watched, started.as_ref());
+        say_ends(&watched, started.as_ref());
         finish(started.as_ref())
     })
 }
@@ -133,8 +134,7 @@ impl Csv {
         }
         let more = if self.several { ",Process ID,Process Name" } else { "" };
         // RFC 4180 ends rows with CR LF; readers take both, and the peers write LF.
-        self.output.write_all(format!("{CSV_HEADER}{more}\n").as_bytes())?;
-        self.output.flush()
+        self.output.write_always(format!("{CSV_HEADER}{more}\n").into_bytes())
     }
 }
 
@@ -161,8 +161,7 @@ impl Sink for Csv {
             }
         }
         self.said.notices(targets, index, updates);
-        self.output.write_all(text.as_bytes())?;
-        self.output.flush()
+        self.output.write(text.into_bytes())
     }
 
     fn tick(&mut self, targets: &[Target]) -> io::Result<()> {
@@ -212,21 +211,11 @@ impl Json {
             // The comma before the first event of all is left out.
             text.push_str(if std::mem::replace(&mut self.events, true) { events } else { separated });
         }
-        match self.output.file() {
-            Some(file) => {
-                text.push_str(CLOSE);
-                if !first {
-                    let back = i64::try_from(CLOSE.len()).unwrap_or(0);
-                    file.seek(SeekFrom::End(-back))?;
-                }
-                // One write: nobody sees the file without its end.
-                file.write_all(text.as_bytes())
-            }
-            None => {
-                self.output.write_all(text.as_bytes())?;
-                self.output.flush()
-            }
+        if first && self.output.is_stdout() {
+            // Its beginning must be there.
+            return self.output.write_always(text.into_bytes());
         }
+        self.output.write_closed(text.into_bytes(), CLOSE.as_bytes())
     }
 }
 
@@ -254,10 +243,10 @@ impl Sink for Json {
         if !self.started {
             self.append("")?;
         }
-        if self.output.file().is_none() {
-            self.output.write_all(CLOSE.as_bytes())?;
+        if self.output.is_stdout() {
+            self.output.write_always(CLOSE.as_bytes().to_vec())?;
         }
-        self.output.flush()
+        Ok(())
     }
 
     fn failed(&self, error: io::Error) -> CliError {

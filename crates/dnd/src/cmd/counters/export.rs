@@ -1,6 +1,6 @@
 //! `dnd counters export`: values for monitoring systems.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use super::action::OutputTo;
 use super::http::{self, Collector};
 use super::hub::{Input, Sink, State, Target, watch};
 use super::lines::Said;
-use super::monitor::{finish, say};
+use super::monitor::{finish, say_ends};
+use super::writer::say;
 use super::{CountersArgs, WatchArgs};
 use crate::error::CliError;
 use crate::target::block_on;
@@ -73,15 +74,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
                 CliError::new(kind, format!("cannot listen on {address}: {error}"))
             })?;
             let address = listener.local_addr().unwrap_or(address);
-            let _ = writeln!(io::stderr(), "serving http://{address}/metrics; Ctrl-C ends it");
+            say(&format!("serving http://{address}/metrics; Ctrl-C ends it"));
             tokio::spawn(http::serve(listener, sender.clone()));
         }
         let push = args.otlp.clone().map(|collector| {
-            let _ = writeln!(
-                io::stderr(),
-                "pushing to {collector} every {} s; Ctrl-C ends it",
-                args.otlp_interval
-            );
+            say(&format!("pushing to {collector} every {} s; Ctrl-C ends it", args.otlp_interval));
             // Room for one: what is not pushed in time is out of date.
             let (sender, receiver) = mpsc::channel(1);
             tokio::spawn(http::push(collector, receiver));
@@ -91,7 +88,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let mut sink = Export { push, said: Said::default() };
         let watched = watch(arrivals, request, args.watch.duration, Some(inputs), alerts, &mut sink).await;
         drop(sender);
-        say(&watched?, started.as_ref());
+        say_ends(&watched?, started.as_ref());
         finish(started.as_ref())
     })
 }

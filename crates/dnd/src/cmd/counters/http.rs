@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use tokio::time::timeout;
 
 use super::export::Scrape;
 use super::hub::Input;
+use super::writer::say;
 
 /// How many scrapers are served at a time; others wait.
 const CONNECTIONS: usize = 32;
@@ -158,7 +158,7 @@ pub(super) async fn push(collector: Collector, mut messages: mpsc::Receiver<Vec<
         };
         failing = pushed.is_err();
         if let Some(said) = said {
-            let _ = writeln!(io::stderr(), "{}", dnd_contract::escape(&said));
+            say(&dnd_contract::escape(&said));
         }
     }
 }

@@ -14,9 +14,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::alerts::{Alerts, Told, lines, say};
+use super::alerts::{Alerts, Told, lines};
 use super::export::Scrape;
 use super::targets::{Arrival, Arrivals, Subject};
+use super::writer::{self, say};
 use crate::error::{CliError, stdout_failed};
 
 /// How often a sink may look at the clock: for late samples.
@@ -183,7 +184,10 @@ pub(super) async fn watch(
                 for target in &mut hub.targets {
                     target.board.prune(Instant::now());
                 }
-                hub.look(sink).and_then(|()| sink.tick(&hub.targets)).map(|()| true)
+                writer::check()
+                    .and_then(|()| hub.look(sink))
+                    .and_then(|()| sink.tick(&hub.targets))
+                    .map(|()| true)
             }
             Some(ended) = hub.sessions.join_next() => {
                 while let Ok((index, message)) = messages.try_recv() {
@@ -216,7 +220,8 @@ pub(super) async fn watch(
         };
         alerts.settle(&mut signals, |index| name(targets, index), tell).await?;
     }
-    written.and_then(|()| sink.end(&hub.targets)).map_err(|error| sink.failed(error))?;
+    let ended = written.and_then(|()| sink.end(&hub.targets));
+    ended.and_then(|()| writer::finish()).map_err(|error| sink.failed(error))?;
     // Of several, those that could be watched are what was asked for.
     if (single || hub.targets.iter().all(|target| matches!(target.state, State::Failed(_))))
         && let Some(error) = hub.errors.into_iter().next()
@@ -377,6 +382,8 @@ impl Signals {
             signal(kind)
                 .map_err(|error| CliError::new(Kind::Failed, format!("cannot listen for signals: {error}")))
         };
+        // A limit of a file's size is an error like that of a full disk, and must not kill us.
+        let _ = listen(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

@@ -1,6 +1,6 @@
 //! Values as JSON: a document a line for each process and interval.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use dnd_contract::Envelope;
@@ -59,8 +59,7 @@ impl Documents {
         pending.samples.clear();
         pending.notices.clear();
         pending.alerts.clear();
-        self.out.write_all(&line)?;
-        self.out.flush()
+        self.out.write(line)
     }
 }
 

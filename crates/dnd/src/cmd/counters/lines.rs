@@ -1,13 +1,13 @@
 //! Values as lines, for pipes and files: they can be cut, sorted and searched.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
 use std::time::Instant;
 
 use dnd_counters::{Notice, Update, rfc3339, text};
 
 use super::hub::{Sink, State, Target};
-use super::unix_nanos_now;
+use super::{unix_nanos_now, writer};
 
 /// So many different notices are said; a target that has more to complain about has been heard.
 const MOST_SAID: usize = 1000;
@@ -51,7 +51,7 @@ impl Said {
 
     pub(super) fn say(&mut self, text: String) {
         if self.0.len() < MOST_SAID && !self.0.contains(&text) {
-            let _ = writeln!(io::stderr(), "{text}");
+            writer::say(&text);
             self.0.insert(text);
         }
     }
@@ -65,9 +65,7 @@ impl Lines {
             return Ok(());
         }
         all.push('\n');
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(all.as_bytes())?;
-        stdout.flush()
+        writer::stdout().write(all.into_bytes())
     }
 }
 

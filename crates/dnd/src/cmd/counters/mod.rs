@@ -16,6 +16,7 @@ mod port;
 mod screen;
 mod targets;
 mod terminal;
+mod writer;
 
 use std::time::Duration;
 
@@ -42,14 +43,17 @@ pub(crate) enum Command {
 
 /// Runs a subcommand.
 pub(crate) fn run(command: &Command) -> Result<(), CliError> {
-    match command {
+    let result = match command {
         Command::Monitor(args) => monitor::run(args),
         Command::Collect(args) => collect::run(args),
         Command::Export(args) => export::run(args),
         Command::Alert(args) => alert::run(args),
         Command::List(args) => list::run(args),
         Command::Ps(args) => super::ps::run(args),
-    }
+    };
+    // What was said comes before the reason of a failure.
+    writer::finish_saying();
+    result
 }
 
 /// What to watch, and for how long.

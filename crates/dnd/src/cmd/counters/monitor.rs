@@ -1,6 +1,6 @@
 //! `dnd counters monitor`.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use dnd_contract::Kind;
 use dnd_counters::session::End;
@@ -12,6 +12,7 @@ use super::lines::Lines;
 use super::output::Output;
 use super::port::Started;
 use super::screen::Screen;
+use super::writer;
 use super::{CountersArgs, WatchArgs};
 use crate::error::CliError;
 use crate::target::block_on;
@@ -76,7 +77,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         let watched = watch(arrivals, request, duration, keys, alerts, sink.as_mut()).await;
         // The terminal is put back before anything is said on it.
         drop(sink);
-        say(&watched?, started.as_ref());
+        say_ends(&watched?, started.as_ref());
         finish(started.as_ref())
     })
 }
@@ -90,7 +91,7 @@ pub(super) fn finish(started: Option<&Started>) -> Result<(), CliError> {
 }
 
 /// What a user should know about the end of processes, on standard error.
-pub(super) fn say(targets: &[Target], started: Option<&Started>) {
+pub(super) fn say_ends(targets: &[Target], started: Option<&Started>) {
     for target in targets {
         let (pid, name) = (target.subject.pid, dnd_contract::escape(&target.subject.name));
         let State::Ended(end) = target.state else { continue };
@@ -108,7 +109,6 @@ pub(super) fn say(targets: &[Target], started: Option<&Started>) {
             End::TargetEnded => format!("process {pid} ({name}) has ended"),
             End::TargetDied => format!("process {pid} ({name}) has ended abruptly: killed, or crashed"),
         };
-        // Nothing is left to do when standard error is gone.
-        let _ = writeln!(io::stderr(), "{text}");
+        writer::say(&text);
     }
 }

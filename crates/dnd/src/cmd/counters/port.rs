@@ -1,7 +1,7 @@
 //! Runtimes that report on a socket of ours: those that a user points at it, and a program that is started here.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
 use super::targets::{Arrival, Arrivals, Subject};
+use super::writer::say;
 use crate::error::CliError;
 use crate::target::discovery;
 
@@ -64,10 +65,7 @@ impl PortSpec {
         }
         let mut port = bind(&self.path)?;
         let path = self.path.display();
-        let _ = writeln!(
-            io::stderr(),
-            "waiting for runtimes on {path}: start them with DOTNET_DiagnosticPorts={path}"
-        );
+        say(&format!("waiting for runtimes on {path}: start them with DOTNET_DiagnosticPorts={path}"));
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(reported) = port.next().await {

@@ -1,6 +1,6 @@
 //! Values on a terminal: the list of processes if there are several, and the counters of one.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::Instant;
 
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -8,9 +8,10 @@ use dnd_counters::session::End;
 use dnd_counters::text::{self, Process, Sort, Status, View};
 use dnd_counters::{Board, Update};
 
-use super::alerts::{Told, lines, say};
+use super::alerts::{Told, lines};
 use super::hub::{Input, Inputs, Sink, State, Target};
 use super::terminal::Terminal;
+use super::writer::{self, say};
 use crate::error::{CliError, stdout_failed};
 
 /// Draws boards on the alternate screen, and leaves the terminal as it was.
@@ -72,6 +73,10 @@ impl Screen {
     }
 
     fn draw(&mut self, targets: &[Target]) -> io::Result<()> {
+        if !writer::stdout().idle() {
+            // The terminal has not taken the last picture yet; the next one will be newer.
+            return Ok(());
+        }
         let (width, height) = self.terminal.size();
         if let Some(index) = self.shown {
             let Some(target) = targets.get(index) else { return Ok(()) };
@@ -278,8 +283,11 @@ impl Sink for Screen {
             all.push_str(line.text().trim_end());
             all.push('\n');
         }
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(all.as_bytes())?;
-        stdout.flush()
+        writer::stdout().write_always(all.into_bytes())
+    }
+
+    fn failed(&self, error: io::Error) -> CliError {
+        // The terminal is gone, and with it the one who watched.
+        if error.raw_os_error() == Some(nix::libc::EIO) { CliError::ClosedPipe } else { stdout_failed(error) }
     }
 }

@@ -1,6 +1,6 @@
 //! The terminal: taken over, drawn on, and given back whatever happens.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use dnd_counters::text::{Line, Style};
 use tokio::sync::mpsc;
 
 use super::hub::{Input, Inputs};
+use super::writer;
 
 /// How often the thread that waits for keys sees whether it is still wanted.
 const KEYS_WANTED: Duration = Duration::from_millis(200);
@@ -40,14 +41,9 @@ impl Terminal {
         if io::stdin().is_terminal() {
             terminal::enable_raw_mode()?;
         }
-        let mut stdout = io::stdout().lock();
-        queue!(
-            stdout,
-            terminal::EnterAlternateScreen,
-            cursor::Hide,
-            terminal::Clear(terminal::ClearType::All)
-        )?;
-        stdout.flush()?;
+        let mut out = Vec::new();
+        queue!(out, terminal::EnterAlternateScreen, cursor::Hide, terminal::Clear(terminal::ClearType::All))?;
+        writer::stdout().write_always(out)?;
         Ok(terminal)
     }
 
@@ -110,9 +106,7 @@ impl Terminal {
         if out.is_empty() {
             return Ok(());
         }
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&out)?;
-        stdout.flush()
+        writer::stdout().write_always(out)
     }
 
     fn line(&self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
@@ -148,9 +142,43 @@ impl Drop for Terminal {
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         // Whatever fails here, the rest must be tried.
-        let mut stdout = io::stdout();
-        let _ = queue!(stdout, SetAttribute(Attribute::Reset), cursor::Show, terminal::LeaveAlternateScreen);
-        let _ = stdout.flush();
+        let mut out = Vec::new();
+        let _ = queue!(out, SetAttribute(Attribute::Reset), cursor::Show, terminal::LeaveAlternateScreen);
+        let _ = writer::stdout().write_always(out);
+        // A terminal that takes nothing any more gets nothing.
+        let _ = writer::stdout().finish(writer::FINISH);
         let _ = terminal::disable_raw_mode();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dnd_testkit::Dnd;
+
+    use super::Terminal;
+
+    /// Not a test, but a program for the one below: it takes its terminal and panics.
+    #[test]
+    #[ignore = "run in a terminal by `a_panic_gives_the_terminal_back`"]
+    fn panics_with_the_terminal_taken() {
+        let _terminal = Terminal::open().expect("a terminal");
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        let tests = std::env::current_exe().expect("this program");
+        let name = "cmd::counters::terminal::tests::panics_with_the_terminal_taken";
+        let mut screen = Dnd::new(tests).args(["--ignored", "--exact", name, "--nocapture"]).pty(24, 100);
+        // Nothing is dropped before the hook has run: where a panic ends the process at once it is all there is.
+        screen.wait_for("on purpose");
+        assert_eq!(screen.wait_end().code(), Some(101));
+        let raw = screen.raw();
+        let (before, after) = raw.split_once("on purpose").unwrap_or_default();
+        assert!(before.contains("\x1b[?1049h") && before.contains("\x1b[?1049l"), "{raw:?}");
+        assert!(before.contains("\x1b[?25h"), "{raw:?}");
+        assert!(!after.contains("\x1b[?1049l"), "once: {raw:?}");
+        assert!(screen.cooked());
+        assert_eq!(screen.modes(), (false, false));
     }
 }
