@@ -327,11 +327,15 @@ impl Facts for Answer {
             out.line("Waiting for a lock:");
             self.waiting.iter().for_each(|waiter| waiter.text(out));
         }
-        out.fmt(format_args!(
-            "{} deadlocks, {} more threads wait for a lock.\n",
-            self.cycles.len(),
-            self.waiting.len()
-        ));
+        let (cycles, waiting) = (self.cycles.len(), self.waiting.len());
+        let deadlocks = if cycles == 1 { "deadlock" } else { "deadlocks" };
+        let threads = match (cycles, waiting) {
+            (0, 1) => "thread waits",
+            (0, _) => "threads wait",
+            (_, 1) => "more thread waits",
+            _ => "more threads wait",
+        };
+        out.fmt(format_args!("{cycles} {deadlocks}, {waiting} {threads} for a lock.\n"));
     }
 }
 
