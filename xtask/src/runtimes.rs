@@ -17,8 +17,8 @@ pub const SDK: &str = "sdk-3.1.102";
 pub const DEBUGGEES: &str = "debuggees";
 
 /// The runtimes that the registries have; the suite needs all of them.
-pub const REGISTRY: [&str; 4] = ["3.1.2", "3.1.23", "8.0.4", "9.0.5"];
-/// .NET 10 as the registries have it: an app in a single file (see [`crate::bundle`]).
+pub const REGISTRY: [&str; 5] = ["3.1.2", "3.1.23", "8.0.4", "9.0.5", "10.0.12"];
+/// An app in a single file on .NET 10 (see [`crate::bundle`]).
 pub const SINGLE_FILE: &str = "packages/npm-azure-mcp-3.0.0-beta.46/app/azmcp";
 /// The runtime in it.
 pub const SINGLE_FILE_VERSION: &str = "10.0.11";
@@ -147,7 +147,7 @@ enum Fetch {
     Pip(&'static str),
 }
 
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 6] = [
     Package {
         dest: "npm-sdk-3.1.102",
         what: ".NET Core SDK 3.1.102 with runtime and ASP.NET Core 3.1.2",
@@ -190,6 +190,17 @@ const PACKAGES: [Package; 5] = [
         sha256: "5f076ddc39da0c685e7de20ecb91ee81185928918ec86fbeb3bffc55dd867ab5",
         arrange: |bench, from, to| {
             root_of(&from.join("dotnetcore2/bin"), "3.1.23", bench)?;
+            Ok(fs::write(to.join("done"), "")?)
+        },
+    },
+    Package {
+        dest: "pypi-aspose-slides",
+        what: ".NET runtime 10.0.12 (a library brings it)",
+        fetch: Fetch::Pip("aspose-slides==26.10.0"),
+        sha256: "afec4eb10e3c84f93bc5e24340d35ed4aa5b183a6300c69ade0742b6013e0f02",
+        arrange: |bench, from, to| {
+            let library = from.join("aspose_slides-26.10.0.data/purelib/asposeslides");
+            root_of(&library.join("_native/dotnet_runtime"), "10.0.12", bench)?;
             Ok(fs::write(to.join("done"), "")?)
         },
     },

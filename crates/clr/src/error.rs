@@ -129,6 +129,11 @@ impl Explain for Error {
                  --modules FOLDER names a folder that has it"
             }
             Error::NoRuntime { .. } => "is this a dump of a .NET process?",
+            Error::UnknownRuntime { version: Some(version), .. } if version.starts_with("7.") => {
+                "for .NET 7 there is no table: neither a runtime nor the source of its release was at hand to make one \
+                 (docs/new-runtime.md). dotnet-dump reads this dump where the process's own libmscordaccore.so is; \
+                 counters, traces and collecting dumps work with .NET 7, and `dump info` says what needs no table"
+            }
             Error::UnknownRuntime { .. } | Error::NoTable { .. } => {
                 "known are .NET Core 3.1, .NET 8, 9 and 10, from their source .NET 5 and 6; docs/new-runtime.md tells how a version is added"
             }

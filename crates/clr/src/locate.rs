@@ -98,7 +98,8 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
     };
     let known = shape_of(table.size).filter(|shape| major.is_none_or(|major| major == shape.major));
     if known.is_none() && major.is_none_or(|major| (5..8).contains(&major)) {
-        let candidates = source_candidates(table.size, target.arch());
+        let mut candidates = source_candidates(table.size, target.arch());
+        candidates.retain(|(shape, _)| major.is_none_or(|major| major == shape.major));
         let tried = from_source(target, &image, table, told.as_ref(), candidates)?;
         if let Some((shape, layout, globals, facts)) = tried {
             return Ok(Located { image, elf, shape, table: table.address, layout, globals, facts });

@@ -183,6 +183,13 @@ impl<'t> Runtime<'t> {
         self.version.get_or_init(|| version::find(self.target, &self.image)).as_ref()
     }
 
+    /// The number under which it was released, for example `8.0.4`: from the number of its build, else (3.1) from the
+    /// folder that it was loaded from.
+    pub fn release(&self) -> Option<String> {
+        let built = self.version().and_then(Version::release);
+        built.or_else(|| Some(version::in_path(&self.image.path.to_string_lossy())?.text))
+    }
+
     /// The method table of free space.
     #[must_use]
     pub fn free(&self) -> &MethodTable {

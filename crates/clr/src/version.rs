@@ -104,7 +104,8 @@ fn in_image(memory: &dyn Memory, base: u64, end: u64) -> Option<Version> {
     None
 }
 
-fn in_path(path: &str) -> Option<Version> {
+/// The release in the name of the folder of a shared framework.
+pub(crate) fn in_path(path: &str) -> Option<Version> {
     let (_, rest) = path.split_once("/Microsoft.NETCore.App/")?;
     let version = rest.split('/').next()?;
     let text = version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())?;

@@ -185,9 +185,9 @@ pub fn single_file_core(app: &str, args: &[&str], by: By) -> Core {
         hash.to_string_lossy(),
         CoreSpec { kind: Kind::Full, by, ..CoreSpec::with_args(args) }.key()
     );
-    // It has no createdump; that of 9.0.5 writes any process.
+    // It has no createdump; that of a framework writes any process.
     let lender = runtimes().into_iter().rev().find(|runtime| runtime.major() >= 9);
-    let lender = must(lender.ok_or("it is missing"), "the bench needs runtime 9.0.5");
+    let lender = must(lender.ok_or("it is missing"), "the bench needs a runtime of .NET 9 or later");
     let write = |target: &mut Target, to: &Path| write_core(&lender.createdump(), Kind::Full, by, target, to);
     let made = kept(&key, None, |to| living(Target::single_file(app).args(args), to, write));
     must(made, format_args!("no core of {app}"))

@@ -266,7 +266,7 @@ fn runtime_facts(core: &Core, runtime: &Runtime<'_>) -> RuntimeFacts {
         TableEntry::Relative => 4,
     };
     RuntimeFacts {
-        version: version.and_then(dnd_clr::Version::release),
+        version: runtime.release(),
         build: version.filter(|v| v.source != VersionSource::Path).map(|v| v.text.clone()),
         commit: version.and_then(|v| v.commit.clone()),
         version_from: version.map(|v| v.source),

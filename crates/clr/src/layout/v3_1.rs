@@ -1,4 +1,5 @@
-//! .NET Core 3.1. Source: dotnet/coreclr, tag v3.1.23, `src/vm` and `src/gc`; checked on 3.1.2 and 3.1.23.
+//! .NET Core 3.1. Source: dotnet/coreclr, tag v3.1.23, `src/vm` and `src/gc`; checked on 3.1.2, 3.1.23 and, once, on
+//! 3.1.32, the last one.
 
 use super::*;
 use crate::code::DebugInfoForm;
