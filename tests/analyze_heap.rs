@@ -39,6 +39,29 @@ fn shapes() -> Vec<(String, Core)> {
     all
 }
 
+#[test]
+fn memory_of_the_loader_adds_up() {
+    for (what, core) in shapes() {
+        let answers = ask(&core, &["eeheap", "eeheap -gc", "eeheap -loader"]);
+        let [all, gc, loader] = answers.as_slice() else { panic!("{what}") };
+        assert_eq!((&all["gc"], &all["loader"]), (&gc["gc"], &loader["loader"]), "{what}");
+        assert!(gc["loader"].is_null() && loader["gc"].is_null() && gc["total_bytes"].is_null(), "{what}");
+        let loader = &all["loader"];
+        let total = number(&all["gc"]["committed_bytes"]) + number(&loader["size_bytes"]);
+        assert_eq!(number(&all["total_bytes"]), total, "{what}");
+        assert_eq!(loader["partial"], false, "{what}");
+        let allocators = std::iter::once(&loader["global"]).chain(list(&loader["collectible"]));
+        let heaps = allocators.flat_map(|allocator| list(&allocator["heaps"])).chain(list(&loader["code"]));
+        let blocks = heaps.flat_map(|heap| list(&heap["blocks"]));
+        let sizes: u64 = blocks.map(|block| number(&block["size_bytes"])).sum();
+        assert_eq!(number(&loader["size_bytes"]), sizes, "{what}");
+        // The assembly that the program loaded into a context of its own, and the one that it made.
+        let of = |allocator: &Value| list(&allocator["modules"]).len();
+        assert!(list(&loader["collectible"]).iter().all(|allocator| of(allocator) == 1), "{what}: {loader}");
+        assert_eq!(list(&loader["collectible"]).len(), 2, "{what}: {loader}");
+    }
+}
+
 const GENERATIONS: [&str; 6] = ["gen0", "gen1", "gen2", "loh", "poh", "foh"];
 
 #[test]
@@ -53,6 +76,7 @@ fn generations_add_up() {
             let cells = heaps.iter().flat_map(|heap| GENERATIONS.map(|name| &heap[name][key]));
             cells.map(number).sum()
         };
+        let memory = &memory["gc"];
         assert_eq!(heaps.len(), list(&memory["heaps"]).len(), "{what}");
         // The same bytes as eeheap, which counts segments.
         assert_eq!(sum("allocated"), number(&memory["allocated_bytes"]), "{what}");

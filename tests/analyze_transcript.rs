@@ -168,6 +168,21 @@ fn threads_modules_and_heap_memory() {
     );
 }
 
+/// dotnet-dump has another address for the LoaderAllocator than Microsoft's library: that of the domain around it. It calls the
+/// heap of static fields unknown, and does not show what can be unloaded.
+#[test]
+fn loader_heaps() {
+    all_same(&["eeheap -loader"], 1, |_, theirs, mut ours| {
+        let end =
+            ours.iter().position(|line| line == "Module LoaderAllocators:").expect("a collectible assembly");
+        assert!(ours.len() > end + 4, "{ours:#?}");
+        ours.truncate(end);
+        let known = |line: &String| !line.starts_with("LoaderAllocator: ");
+        let named = |line: String| line.replace("Unknown:", "StaticsHeap:");
+        (theirs.into_iter().filter(known).map(named).collect(), ours.into_iter().filter(known).collect())
+    });
+}
+
 #[test]
 fn method_tables() {
     all_same(&["dumpmt 7"], 60, |_, theirs, ours| (theirs, ours));

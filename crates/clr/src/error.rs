@@ -70,6 +70,14 @@ pub enum Error {
         /// Its address.
         addr: u64,
     },
+    /// A part of the runtime whose layout was never checked for its version.
+    #[error("where {what} are in .NET {major} is not known")]
+    NotKnown {
+        /// The part.
+        what: &'static str,
+        /// Major version.
+        major: u8,
+    },
     /// The dump was made without the heap.
     #[error("the managed heap is not in this dump: none of its {segments} segments is there")]
     NoHeap {
@@ -110,9 +118,10 @@ impl Explain for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::NoRuntime { .. } => Kind::NotFound,
-            Error::UnknownRuntime { .. } | Error::FailedCheck { .. } | Error::NoTable { .. } => {
-                Kind::Unsupported
-            }
+            Error::UnknownRuntime { .. }
+            | Error::FailedCheck { .. }
+            | Error::NoTable { .. }
+            | Error::NotKnown { .. } => Kind::Unsupported,
             Error::Missing { .. } | Error::Damaged { .. } | Error::NoHeap { .. } => Kind::Corrupt,
             Error::NoMemory { .. } => Kind::Failed,
             Error::Cancelled => Kind::Negative,

@@ -284,17 +284,22 @@ pub(crate) fn loader_allocator_object(
     layout: &Layout,
     module: u64,
 ) -> Result<u64, Missing> {
-    let l = &layout.module;
-    let allocator = match l.loader_allocator {
-        LoaderAllocatorAt::Module(at) => memory.u64(module.wrapping_add(at))?,
-        LoaderAllocatorAt::Assembly(at) => {
-            let assembly = memory.u64(module.wrapping_add(l.assembly))?;
-            memory.u64(assembly.wrapping_add(at))?
-        }
-    };
-    match memory.u64(allocator.wrapping_add(l.loader_allocator_handle))? & !1 {
+    let allocator = loader_allocator(memory, layout, module)?;
+    match memory.u64(allocator.wrapping_add(layout.module.loader_allocator_handle))? & !1 {
         0 => Ok(0),
         handle => memory.u64(handle),
+    }
+}
+
+/// A module's `LoaderAllocator*`.
+pub(crate) fn loader_allocator(memory: &dyn Memory, layout: &Layout, module: u64) -> Result<u64, Missing> {
+    let l = &layout.module;
+    match l.loader_allocator {
+        LoaderAllocatorAt::Module(at) => memory.u64(module.wrapping_add(at)),
+        LoaderAllocatorAt::Assembly(at) => {
+            let assembly = memory.u64(module.wrapping_add(l.assembly))?;
+            memory.u64(assembly.wrapping_add(at))
+        }
     }
 }
 

@@ -37,20 +37,40 @@ pub fn oracle_for(core: &Path, dac: Option<&Path>, whats: &[&str]) -> Option<Val
     }
 }
 
+/// The loader's heaps as the same library gives them (`loader_heaps.py` beside this file tells the keys). Asked once, kept
+/// beside the core. `None`, with a visible skip, where ../shared/oracle is absent.
+#[track_caller]
+pub fn loader_oracle(core: &Core) -> Option<Value> {
+    let folder = shared_folder().join("oracle");
+    if !folder.is_dir() {
+        skip("comparison with Microsoft's DAC: there is no ../shared/oracle beside this checkout");
+        return None;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/loader_heaps.py");
+    let path = core.path();
+    let answer = kept(&path, "loader-heaps", Command::new("python3").arg(script).arg(folder).arg(&path));
+    Some(must(answer, format_args!("the oracle fails on {}", path.display())))
+}
+
 fn ask(script: &Path, core: &Path, dac: Option<&Path>, whats: &[&str]) -> Result<Value> {
-    let answers = core.with_file_name(format!("oracle-{}.json", whats.join("-")));
+    let mut python = Command::new("python3");
+    python.arg(script).arg("--fast");
+    if let Some(dac) = dac {
+        python.arg("--dac").arg(dac);
+    }
+    kept(core, &whats.join("-"), python.arg(core).args(whats))
+}
+
+/// What a command says of a core: kept beside it under `name`, and asked once.
+fn kept(core: &Path, name: &str, command: &mut Command) -> Result<Value> {
+    let answers = core.with_file_name(format!("oracle-{name}.json"));
     let lock = core.to_string_lossy().replace('/', "+");
     let _lock =
         bench().lock(&format!("oracle{}", lock.get(lock.len().saturating_sub(200)..).unwrap_or(&lock)))?;
     if let Ok(text) = fs::read_to_string(&answers) {
         return Ok(serde_json::from_str(&text)?);
     }
-    let mut python = Command::new("python3");
-    python.arg(script).arg("--fast");
-    if let Some(dac) = dac {
-        python.arg("--dac").arg(dac);
-    }
-    let text = run::output(python.arg(core).args(whats))?;
+    let text = run::output(command)?;
     let value = serde_json::from_str(&text)?;
     let half = answers.with_extension("half");
     fs::write(&half, text)?;

@@ -4,6 +4,7 @@ use dnd_clr::{Generation, Heap, Segment, SegmentKind};
 use dnd_contract::Addr;
 use serde::Serialize;
 
+use super::loader_heaps::LoaderMemory;
 use super::{committed_start, segment_filter};
 use crate::args::Opt;
 use crate::error::Error;
@@ -16,15 +17,28 @@ pub(crate) static COMMAND: Command = Command {
     operands: "",
     max_operands: 0,
     options: &[
-        Opt::flag(&["gc"], "The GC's heaps (the only part that is read so far)."),
-        Opt::flag(&["loader"], "The loader's heaps (not built yet)."),
-        Opt::word(&["heap"], "number", "Only this GC heap."),
-        Opt::word(&["segment"], "address", "Only this segment or region."),
+        Opt::flag(&["gc"], "Only the GC's heaps."),
+        Opt::flag(&["loader"], "Only the loader's and the JIT's heaps."),
+        Opt::word(&["heap"], "number", "Of the GC's heaps only this one."),
+        Opt::word(&["segment"], "address", "Of the GC's heaps only this segment or region."),
     ],
-    summary: "Segments and sizes of the GC heap.",
-    about: "",
+    summary: "Memory of the GC, the loader and the JIT.",
+    about: "A block of a loader heap is written as address(reserved:size), in bytes. Its size are the pages from its first on \
+            that are in the dump; in a dump of all memory these are the committed ones. What is missing of a block that is \
+            not allocated from any more is wasted.",
     run,
 };
+
+/// What the runtime uses itself.
+#[derive(Debug, Serialize)]
+struct Memory {
+    /// Null with `-gc`, and where the loader's heaps can't be read.
+    loader: Option<LoaderMemory>,
+    /// Null with `-loader`.
+    gc: Option<HeapMemory>,
+    /// Loader, JIT and what is committed for the GC; null when one of them is missing.
+    total_bytes: Option<u64>,
+}
 
 /// The GC heap's memory.
 #[derive(Debug, Serialize)]
@@ -67,16 +81,36 @@ struct SegmentLine {
 }
 
 fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
-    if call.args.flag("loader") {
-        return Err(Error::NotBuilt("eeheap -loader".to_owned()));
-    }
-    if !call.args.flag("gc") {
-        call.note("the loader heaps are not read yet; this is `eeheap -gc`");
-    }
+    let (gc, loader) = (call.args.flag("gc"), call.args.flag("loader"));
+    let (gc, loader) = (gc || !loader, loader || !gc);
+    let gc = if gc { Some(gc_memory(call)?) } else { None };
+    let loader = match loader.then(|| call.runtime().loader_heaps()) {
+        // What was asked for must be there; beside the GC's heaps it may be missing.
+        Some(Err(error)) if gc.is_none() => return Err(error.into()),
+        Some(Err(error)) => {
+            call.note(format!("the loader's heaps are left out: {error}"));
+            None
+        }
+        Some(Ok(heaps)) => {
+            for problem in &heaps.problems {
+                call.note(format!("a part of the loader's heaps is left out: {problem}"));
+            }
+            Some(LoaderMemory::new(call.runtime(), &heaps))
+        }
+        None => None,
+    };
+    let total_bytes = gc
+        .as_ref()
+        .zip(loader.as_ref())
+        .map(|(gc, loader)| gc.committed_bytes.saturating_add(loader.bytes()));
+    call.emit("eeheap", 2, &Memory { loader, gc, total_bytes })
+}
+
+fn gc_memory(call: &mut Call<'_, '_>) -> Result<HeapMemory, Error> {
     let heap = call.runtime().heap()?;
     let wanted = segment_filter(&call.args, heap)?;
     let heaps: Vec<HeapLines> = (0..heap.heaps.len()).filter_map(|i| lines(heap, i, &wanted)).collect();
-    let facts = HeapMemory {
+    Ok(HeapMemory {
         server: heap.server,
         regions: heap.regions,
         datas: heap.dynamic_adaptation,
@@ -85,8 +119,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         committed_bytes: heaps.iter().map(|h| h.committed_bytes).sum(),
         heaps,
         partial: call.args.word("heap").is_some() || call.args.word("segment").is_some(),
-    };
-    call.emit("eeheap", 1, &facts)
+    })
 }
 
 fn lines(heap: &Heap, index: usize, wanted: &dyn Fn(&Segment) -> bool) -> Option<HeapLines> {
@@ -124,7 +157,26 @@ fn lines(heap: &Heap, index: usize, wanted: &dyn Fn(&Segment) -> bool) -> Option
     })
 }
 
-impl Facts for HeapMemory {
+impl Facts for Memory {
+    fn text(&self, out: &mut Out<'_>) {
+        if let Some(loader) = &self.loader {
+            loader.text(out);
+        }
+        if let Some(gc) = &self.gc {
+            gc.text(out);
+        }
+        if let Some(bytes) = self.total_bytes {
+            let partial = self.gc.as_ref().is_some_and(|gc| gc.partial);
+            out.end();
+            out.fmt(format_args!(
+                "{} bytes consumed by CLR: 0x{bytes:x} ({bytes})\n",
+                if partial { "Partial" } else { "Total" }
+            ));
+        }
+    }
+}
+
+impl HeapMemory {
     fn text(&self, out: &mut Out<'_>) {
         out.end();
         if let Some(datas) = self.datas {

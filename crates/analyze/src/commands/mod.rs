@@ -26,6 +26,7 @@ pub(crate) mod http;
 pub(crate) mod listing;
 pub(crate) mod load_contexts;
 pub(crate) mod loader;
+mod loader_heaps;
 pub(crate) mod method;
 pub(crate) mod method_table;
 pub(crate) mod method_text;

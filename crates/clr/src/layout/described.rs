@@ -152,6 +152,8 @@ pub(crate) fn apply(
             loaded,
         )?;
     }
+    // Heaps elsewhere are not looked for.
+    layout.loader = layout.loader.filter(|loader| loader.agrees(descriptor));
     apply.field("AppDomain", "DomainAssemblyList", &mut layout.app_domain.assemblies);
     apply.field("Assembly", "Module", &mut layout.app_domain.assembly_module);
 

@@ -8,6 +8,7 @@
 mod arm64;
 mod described;
 mod globals;
+mod loader;
 mod v10;
 mod v3_1;
 mod v5;
@@ -19,6 +20,7 @@ pub use described::{Difference, LayoutFacts};
 pub(crate) use described::{agrees, align, apply};
 pub use globals::{Globals, TableEntry, TableShape, shape_of};
 pub(crate) use globals::{TABLE_3_1, nearest};
+pub use loader::LoaderLayout;
 
 use dnd_memory::Arch;
 
@@ -52,6 +54,8 @@ pub struct Layout {
     pub code: CodeLayout,
     /// Explicit frames.
     pub frames: FrameLayout,
+    /// The loader's heaps; `None` where they were never checked on a real core.
+    pub loader: Option<LoaderLayout>,
 }
 
 /// `MethodTable`; source: `src/coreclr/vm/methodtable.h`.

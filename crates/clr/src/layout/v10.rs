@@ -112,4 +112,5 @@ pub(super) const LAYOUT: Layout = Layout {
         software_context: Some(288),
         helper_references: 0,
     },
+    loader: Some(loader::V10),
 };

@@ -127,4 +127,5 @@ pub(super) const LAYOUT: Layout = Layout {
         software_context: None,
         helper_references: 232,
     },
+    loader: Some(loader::V3_1),
 };

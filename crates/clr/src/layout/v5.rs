@@ -125,4 +125,5 @@ pub(super) const LAYOUT: Layout = Layout {
         software_context: None,
         helper_references: 232,
     },
+    loader: None,
 };

@@ -118,4 +118,5 @@ pub(super) const LAYOUT: Layout = Layout {
         software_context: Some(288),
         helper_references: 232,
     },
+    loader: Some(loader::V9),
 };
