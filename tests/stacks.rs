@@ -10,8 +10,8 @@ use dnd_clr::threads::Thread;
 use dnd_clr::{Progress, Root, RootKind, Runtime, StackRoots};
 use dnd_memory::{Core as CoreFile, FileOptions, WithFiles};
 use dnd_testkit::{
-    By, Core, CoreSpec, Kind, core, crash_core, must, one_per_major, oracle_for, runtime, runtimes,
-    shared_core, single_files, skip,
+    By, Core, CoreSpec, Kind, core, crash_core, kernel_cores, must, one_per_major, oracle_for, runtime,
+    runtimes, shared_core, single_files, skip,
 };
 use serde_json::Value;
 
@@ -304,19 +304,39 @@ fn threads_that_throw() {
 }
 
 #[test]
-fn workstation_and_server_small_and_full_dumps() {
+fn every_gc_and_writer() {
     let specs = [
         CoreSpec::default(),
         CoreSpec { server_gc: true, ..CoreSpec::default() },
         CoreSpec { kind: Kind::Full, ..CoreSpec::default() },
         CoreSpec { by: By::Gcore, ..CoreSpec::default() },
+        CoreSpec { segments: true, ..CoreSpec::default() },
+        CoreSpec { by: By::Kernel, kind: Kind::Heap, ..CoreSpec::default() },
+        CoreSpec { by: By::Kernel, kind: Kind::Full, ..CoreSpec::default() },
     ];
+    let kernel = kernel_cores();
     for runtime in one_per_major() {
         for spec in &specs {
+            if spec.segments && runtime.major() < 8 || spec.by == By::Kernel && !kernel {
+                continue;
+            }
             let core = core(&runtime, "Shapes", spec);
             let what = format!("Shapes on {} {spec:?}", runtime.version);
             let Some(compared) = against_oracle(&what, &core, true, Threads::Wait) else { return };
             assert!(compared.frames > 50 && compared.slots > 300, "{what}: {} slots", compared.slots);
+        }
+    }
+}
+
+/// What a dump without the heap is for.
+#[test]
+fn dumps_of_the_stacks_alone() {
+    for runtime in runtimes() {
+        for kind in [Kind::Mini, Kind::Triage] {
+            let core = core(&runtime, "Shapes", &CoreSpec { kind, ..CoreSpec::default() });
+            let what = format!("Shapes on {} {kind:?}", runtime.version);
+            let Some(compared) = against_oracle(&what, &core, false, Threads::Wait) else { return };
+            assert!(compared.frames > 50, "{what}: {} frames", compared.frames);
         }
     }
 }
