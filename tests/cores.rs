@@ -61,6 +61,46 @@ fn keeps_its_word(info: &Value, core: &Path, what: &str) {
     }
 }
 
+/// The same of every command that can be asked without an address.
+#[test]
+fn what_every_command_can_say() {
+    let mut cores = Vec::new();
+    for runtime in one_per_major() {
+        for kind in [Kind::Mini, Kind::Triage, Kind::Heap, Kind::Full] {
+            cores.push(leak(&runtime, CoreSpec { kind, ..CoreSpec::default() }).path());
+        }
+        cores
+            .push(leak(&runtime, CoreSpec { by: By::Gcore, kind: Kind::Full, ..CoreSpec::default() }).path());
+    }
+    for program in single_files().iter().filter(|program| !program.native_aot()) {
+        cores.extend(program.core_of(Kind::Heap, By::Createdump).map(|core| core.path()));
+    }
+    cores.extend(shared_cores().into_iter().map(|core| core.path));
+    let Some(first) = cores.first() else { return };
+    let help = analyze(first, &["help"]).args(["--json"]).run().json();
+    let commands = help["commands"].as_array().cloned().unwrap_or_default();
+    assert!(commands.len() > 50, "{help}");
+    for core in cores {
+        let info = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&core).run();
+        let info: Value = must(serde_json::from_str(&info.stdout), &info.stderr);
+        for command in &commands {
+            let name = command["names"][0].as_str().unwrap_or_default();
+            let usage = command["usage"].as_str().unwrap_or_default();
+            let Output { code, stderr, .. } = analyze(&core, &[name]).run();
+            let says = |severity| limited(&info, name, severity);
+            let fits = match code {
+                Some(0) => !says("unavailable"),
+                Some(6) => says("unavailable") || says("partial"),
+                // Nothing to tell of, and an operand that is not given.
+                Some(3) => ["printexception", "crashinfo"].contains(&name),
+                Some(2) => usage.contains(" <"),
+                _ => false,
+            };
+            assert!(fits, "{}: {name} ends with {code:?}: {stderr}\n{}", core.display(), info["limits"]);
+        }
+    }
+}
+
 fn orders(core: &Path) -> u64 {
     let answer = analyze(core, &["dumpheap -stat"]).args(["--json"]).run().json();
     let types = answer["statistics"]["types"].as_array().cloned().unwrap_or_default();

@@ -146,9 +146,13 @@ impl Explain for Error {
             Error::UnknownRuntime { .. } | Error::NoTable { .. } => {
                 "known are .NET Core 3.1, .NET 8, 9 and 10, from their source .NET 5 and 6; docs/new-runtime.md tells how a version is added"
             }
-            Error::NoHeap { .. } | Error::Missing { .. } => {
+            Error::NoHeap { .. } => {
                 "dumps of type Mini and Triage have no heap; collect one with `dnd dump collect --type Heap` (of a program in \
                  a single file with `--type Full`). eeversion, clrthreads and clrmodules work without it"
+            }
+            Error::Missing { .. } => {
+                "dumps of type Mini and Triage have no heap; collect one with `dnd dump collect --type Heap` (of a program in \
+                 a single file with `--type Full`). `dnd dump info` lists what can be asked of this one"
             }
             _ => return Vec::new(),
         };

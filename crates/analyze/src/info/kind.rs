@@ -121,7 +121,9 @@ impl Kind {
             (Some(Maker::Createdump), DumpKind::Mini) => "Mini dump by createdump",
             (Some(Maker::Createdump), DumpKind::Triage) => "Triage dump by createdump",
             (Some(Maker::Createdump), DumpKind::MiniOrTriage) => "Mini or Triage dump by createdump",
-            (Some(Maker::Createdump), DumpKind::Unknown) => "dump by createdump",
+            (Some(Maker::Createdump), DumpKind::Unknown) => {
+                "dump by createdump, of a kind that can't be told"
+            }
             (Some(Maker::Gcore), _) => "core by gdb (gcore)",
             (Some(Maker::Kernel), _) => "core by the kernel",
             (None, _) => "core by an unknown program",

@@ -1,11 +1,12 @@
 //! Which commands can't answer, or not in full, and why.
 
+use std::collections::BTreeSet;
+
 use dnd_clr::Runtime;
 use dnd_memory::{FileUse, Verdict};
 use serde::Serialize;
 
 use super::{DumpInfo, with_causes};
-use crate::table;
 
 /// How much an answer suffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,9 +33,7 @@ pub struct Limit {
 
 impl Limit {
     fn new(commands: &[&'static str], severity: Severity, reason: impl Into<String>) -> Self {
-        // Commands that this version doesn't have are none that suffer.
-        let commands = commands.iter().copied().filter(|name| table::find(name).is_ok()).collect();
-        Self { commands, severity, reason: reason.into() }
+        Self { commands: commands.to_vec(), severity, reason: reason.into() }
     }
 
     fn all(severity: Severity, reason: impl Into<String>) -> Self {
@@ -49,34 +48,99 @@ const OBJECTS: &[&str] = &[
     "dumparray",
     "dumpvc",
     "gcroot",
+    "pathto",
     "objsize",
+    "listnearobj",
     "dumpdelegate",
     "dumpexceptions",
-    "dumpasync",
-    "verifyheap",
-    "dumpstackobjects",
     "printexception",
+    "dumpasync",
+    "taskstate",
+    "threadpool",
+    "threadpoolqueue",
+    "timerinfo",
+    "dumphttp",
+    "dumpconcurrentdictionary",
+    "dumpconcurrentqueue",
+    "dumpgen",
+    "gcheapstat",
+    "sizestats",
+    "verifyheap",
+    "verifyobj",
+    "dumpstackobjects",
 ];
 /// What walks the heap.
-const WALKS: &[&str] =
-    &["dumpheap", "gcroot", "objsize", "gcwhere", "dumpexceptions", "dumpasync", "verifyheap"];
-const HEAP_STRUCTURE: &[&str] = &["eeheap", "gcwhere", "gchandles", "finalizequeue"];
-const HANDLES: &[&str] = &["gchandles", "gcroot"];
+const WALKS: &[&str] = &[
+    "dumpheap",
+    "gcroot",
+    "pathto",
+    "objsize",
+    "listnearobj",
+    "gcwhere",
+    "dumpexceptions",
+    "dumpasync",
+    "threadpool",
+    "threadpoolqueue",
+    "timerinfo",
+    "dumphttp",
+    "dumpgen",
+    "gcheapstat",
+    "sizestats",
+    "verifyheap",
+];
+/// What can answer without objects, but then not what they are.
+const NAMES_OBJECTS: &[&str] =
+    &["finalizequeue", "gchandles", "syncblk", "deadlocks", "clrthreads", "clrstack", "crashinfo", "dumpalc"];
+const HEAP_STRUCTURE: &[&str] = &["eeheap", "gcwhere", "gchandles", "finalizequeue", "analyzeoom", "dumpalc"];
+const HANDLES: &[&str] = &["gchandles", "gcroot", "dumpalc"];
 const FINALIZERS: &[&str] = &["finalizequeue", "gcroot"];
+const SYNC_BLOCKS: &[&str] = &["syncblk", "deadlocks"];
 const THREADS: &[&str] = &[
     "clrthreads",
     "clrstack",
-    "pstacks",
+    "parallelstacks",
     "gcroot",
     "syncblk",
     "dumpstackobjects",
     "printexception",
     "deadlocks",
+    "crashinfo",
 ];
-const STACKS: &[&str] = &["clrstack", "pstacks", "gcroot", "dumpstackobjects", "deadlocks"];
-const NAMES: &[&str] =
-    &["dumpheap", "dumpobj", "dumpmt", "gcroot", "clrstack", "pstacks", "gchandles", "finalizequeue"];
-const MODULES: &[&str] = &["clrmodules", "gcroot"];
+const STACKS: &[&str] =
+    &["clrstack", "parallelstacks", "gcroot", "dumpstackobjects", "deadlocks", "crashinfo"];
+const NAMES: &[&str] = &[
+    "dumpheap",
+    "dumpobj",
+    "dumparray",
+    "dumpmt",
+    "dumpmd",
+    "dumpmodule",
+    "name2ee",
+    "token2ee",
+    "ip2md",
+    "gcroot",
+    "pathto",
+    "clrstack",
+    "parallelstacks",
+    "printexception",
+    "dumpexceptions",
+    "dumpasync",
+    "dumpdelegate",
+    "threadpool",
+    "threadpoolqueue",
+    "timerinfo",
+    "dumphttp",
+    "dumpconcurrentdictionary",
+    "dumpconcurrentqueue",
+    "dumpgen",
+    "dumpstackobjects",
+    "gchandles",
+    "finalizequeue",
+    "syncblk",
+    "deadlocks",
+    "crashinfo",
+];
+const MODULES: &[&str] = &["clrmodules", "dumpdomain", "name2ee", "dumpalc", "gcroot"];
 
 pub(super) fn gather(info: &DumpInfo, runtime: Option<&Runtime<'_>>) -> Vec<Limit> {
     use Severity::{Partial, Unavailable};
@@ -101,6 +165,8 @@ pub(super) fn gather(info: &DumpInfo, runtime: Option<&Runtime<'_>>) -> Vec<Limi
         let reason =
             format!("the stacks of {without_stack} of {} threads are not in the dump", info.threads.native);
         out.push(Limit::new(STACKS, Partial, reason));
+    } else if let Some(reason) = unfinished_stacks(runtime) {
+        out.push(Limit::new(STACKS, Partial, reason));
     }
     match (&info.modules, runtime.modules()) {
         (_, Err(error)) => out.push(Limit::new(MODULES, Unavailable, with_causes(&error))),
@@ -114,7 +180,39 @@ pub(super) fn gather(info: &DumpInfo, runtime: Option<&Runtime<'_>>) -> Vec<Limi
         }
         _ => {}
     }
+    once(&mut out);
     out
+}
+
+/// Names a command that has no answer once, and does not say besides that its answer is incomplete.
+fn once(limits: &mut Vec<Limit>) {
+    let mut without = BTreeSet::new();
+    for severity in [Severity::Unavailable, Severity::Partial, Severity::Unsure] {
+        limits.retain_mut(|limit| {
+            // None stands for all.
+            if limit.severity != severity || limit.commands.is_empty() {
+                return true;
+            }
+            match severity {
+                Severity::Unavailable => limit.commands.retain(|name| without.insert(*name)),
+                _ => limit.commands.retain(|name| !without.contains(name)),
+            }
+            !limit.commands.is_empty()
+        });
+    }
+}
+
+/// Managed threads whose stacks can't be followed to their first frames.
+fn unfinished_stacks(runtime: &Runtime<'_>) -> Option<String> {
+    let threads = runtime.threads().ok()?;
+    let live: Vec<_> = threads.threads.iter().filter(|thread| thread.os_id != 0).collect();
+    let ends = live.iter().map(|thread| (thread.os_id, runtime.stack(thread).end));
+    let unfinished: Vec<_> = ends.filter(|(_, end)| !end.is_complete()).collect();
+    let (id, end) = unfinished.first()?;
+    let (count, all) = (unfinished.len(), live.len());
+    Some(format!(
+        "the stacks of {count} of {all} managed threads can't be followed to their end (thread {id:#x}: {end})"
+    ))
 }
 
 fn heap(info: &DumpInfo, runtime: &Runtime<'_>, out: &mut Vec<Limit>) {
@@ -127,10 +225,13 @@ fn heap(info: &DumpInfo, runtime: &Runtime<'_>, out: &mut Vec<Limit>) {
             "the managed heap is not in this dump"
         };
         out.push(Limit::new(OBJECTS, Unavailable, reason));
+        out.push(Limit::new(NAMES_OBJECTS, Partial, NO_OBJECTS));
+        sync_blocks(runtime, out);
         return;
     }
     if let Err(error) = runtime.objects_heap() {
         out.push(Limit::new(OBJECTS, Unavailable, with_causes(&error)));
+        out.push(Limit::new(NAMES_OBJECTS, Partial, NO_OBJECTS));
     } else if let Some(heap) = info.heap.as_ref().filter(|heap| heap.present < heap.bytes) {
         let reason =
             format!("{} of {} bytes of the heap are not in the dump", heap.bytes - heap.present, heap.bytes);
@@ -146,6 +247,16 @@ fn heap(info: &DumpInfo, runtime: &Runtime<'_>, out: &mut Vec<Limit>) {
     }
     if let Err(error) = runtime.finalizer_queues() {
         out.push(Limit::new(FINALIZERS, Unavailable, with_causes(&error)));
+    }
+    sync_blocks(runtime, out);
+}
+
+const NO_OBJECTS: &str =
+    "the objects that they tell of are not in the dump, so neither are their types and values";
+
+fn sync_blocks(runtime: &Runtime<'_>, out: &mut Vec<Limit>) {
+    if let Err(error) = runtime.sync_blocks() {
+        out.push(Limit::new(SYNC_BLOCKS, Severity::Unavailable, with_causes(&error)));
     }
 }
 
@@ -176,7 +287,8 @@ pub fn warnings(core: &dnd_memory::Core, runtime: Option<&Runtime<'_>>) -> Vec<S
         out.push(why);
     }
     match runtime.map(Runtime::objects_heap) {
-        Some(Err(error)) => out.push(error.to_string()),
+        Some(Err(error @ dnd_clr::Error::NoHeap { .. })) => out.push(error.to_string()),
+        Some(Err(error)) => out.push(format!("the managed heap can't be read: {}", with_causes(&error))),
         Some(Ok(heap)) if heap.gc_in_progress => {
             out.push(
                 "the dump was taken during a garbage collection: answers about objects are partial"
@@ -186,4 +298,41 @@ pub fn warnings(core: &dnd_memory::Core, runtime: Option<&Runtime<'_>>) -> Vec<S
         _ => {}
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table;
+
+    /// Commands that need nothing of a dump but what every dump of .NET has.
+    const UNAFFECTED: &[&str] =
+        &["dumpassembly", "eeversion", "exit", "help", "modules", "registers", "threadstate", "threads"];
+
+    #[test]
+    fn every_command_is_known_to_suffer_from_something() {
+        let lists = [
+            OBJECTS,
+            WALKS,
+            NAMES_OBJECTS,
+            HEAP_STRUCTURE,
+            HANDLES,
+            FINALIZERS,
+            SYNC_BLOCKS,
+            THREADS,
+            STACKS,
+            NAMES,
+            MODULES,
+            UNAFFECTED,
+        ];
+        let listed: Vec<_> = lists.concat();
+        for name in &listed {
+            let found = table::find(name).map(table::Command::name);
+            assert_eq!(found.ok(), Some(*name), "as JSON names it");
+        }
+        for command in table::COMMANDS {
+            let known = listed.contains(&command.name());
+            assert!(known, "what does {} need of a dump?", command.name());
+        }
+    }
 }

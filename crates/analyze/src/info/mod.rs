@@ -99,6 +99,8 @@ pub struct ThreadNumbers {
     pub native: usize,
     /// Managed threads, when they can be read; those that have ended included.
     pub managed: Option<u32>,
+    /// Of the managed threads those that have ended, or not begun.
+    pub managed_ended: Option<u32>,
     /// Threads whose stack is not in the dump at its stack pointer.
     pub without_stack: usize,
 }
@@ -201,9 +203,11 @@ pub fn gather(
             .fold(0, u64::saturating_add),
         gc_in_progress: heap.gc_in_progress,
     });
+    let counts = opened.and_then(|runtime| runtime.threads().ok()).map(|threads| threads.counts);
     let threads = ThreadNumbers {
         native: core.threads().len(),
-        managed: opened.and_then(|runtime| runtime.threads().ok()).map(|threads| threads.counts.total),
+        managed: counts.map(|counts| counts.total),
+        managed_ended: counts.map(|counts| counts.dead.saturating_add(counts.unstarted)),
         without_stack: core.threads().iter().filter(|t| core.run(t.registers.sp()).is_empty()).count(),
     };
     let modules = opened.and_then(modules::gather);

@@ -57,7 +57,11 @@ pub fn write_text(out: &mut dyn Write, info: &DumpInfo) -> io::Result<()> {
         None => line("Signal", "none: taken on demand, or not recorded")?,
     }
     let managed = info.threads.managed.map(|n| format!(", {n} managed")).unwrap_or_default();
-    line("Threads", &format!("{}{managed}", info.threads.native))?;
+    let ended = match info.threads.managed_ended {
+        None | Some(0) => String::new(),
+        Some(n) => format!(", {n} of these ended"),
+    };
+    line("Threads", &format!("{}{managed}{ended}", info.threads.native))?;
     if let Some(runtime) = &info.runtime {
         runtime_lines(runtime, &mut line)?;
     }
@@ -108,9 +112,9 @@ pub fn write_text(out: &mut dyn Write, info: &DumpInfo) -> io::Result<()> {
 type Line<'a> = dyn FnMut(&str, &str) -> io::Result<()> + 'a;
 
 fn runtime_lines(runtime: &RuntimeFacts, line: &mut Line<'_>) -> io::Result<()> {
-    let known = match runtime.major {
-        3 => "3.1".to_owned(),
-        major => major.to_string(),
+    let (name, known) = match runtime.major {
+        3 => (".NET Core", "3.1".to_owned()),
+        major => (".NET", major.to_string()),
     };
     let version = match (&runtime.version, &runtime.build) {
         (Some(version), Some(build)) if version != build => format!("{version} (build {build})"),
@@ -119,7 +123,7 @@ fn runtime_lines(runtime: &RuntimeFacts, line: &mut Line<'_>) -> io::Result<()> 
         (None, None) => format!("{known} (the exact version is not in the dump)"),
     };
     let single = if runtime.single_file { ", single-file program" } else { "" };
-    line("Runtime", &format!(".NET {version}, {}{single}", runtime.rid))?;
+    line("Runtime", &format!("{name} {version}, {}{single}", runtime.rid))?;
     line("", &runtime.image)?;
     if let Some(commit) = &runtime.commit {
         line("", &format!("commit {commit}"))?;
@@ -245,6 +249,8 @@ fn limits(info: &DumpInfo, line: &mut Line<'_>) -> io::Result<()> {
     if info.limits.is_empty() {
         return line("Limits", "none found: every command has what it needs");
     }
+    // Columns of a list of commands.
+    const WIDTH: usize = 100;
     let mut name = "Limits";
     for limit in &info.limits {
         let how = match limit.severity {
@@ -253,19 +259,43 @@ fn limits(info: &DumpInfo, line: &mut Line<'_>) -> io::Result<()> {
             Severity::Unsure => "may be wrong",
         };
         let commands = match limit.commands.as_slice() {
-            [] => "all commands".to_owned(),
-            commands => commands.join(", "),
+            [] => &["all commands"],
+            commands => commands,
         };
-        line(name, &format!("{how}: {commands}"))?;
+        for (i, row) in wrapped(commands, WIDTH).iter().enumerate() {
+            match i {
+                0 => line(name, &format!("{how}: {row}"))?,
+                _ => line("", row)?,
+            }
+        }
         line("", &format!("  {}", limit.reason))?;
         name = "";
     }
     Ok(())
 }
 
+/// A list in lines of at most `width` columns, where its items allow it.
+fn wrapped(items: &[&str], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let comma = if i + 1 < items.len() { "," } else { "" };
+        match lines.last_mut().filter(|line| line.len() + item.len() + 2 <= width) {
+            Some(line) => line.push_str(&format!(" {item}{comma}")),
+            None => lines.push(format!("{item}{comma}")),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_are_wrapped_between_items() {
+        assert_eq!(wrapped(&["one", "two", "three"], 9), ["one, two,", "three"]);
+        assert_eq!(wrapped(&["longer than that"], 9), ["longer than that"]);
+    }
 
     #[test]
     fn sizes_are_rounded_and_arguments_quoted() {
