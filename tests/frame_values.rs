@@ -99,6 +99,7 @@ fn parameters_and_locals_of_every_type() {
             assert_eq!(parameters[name]["value"], local["location"]["address"], "{name} of {at}");
         }
         let locals = by_name(values, "locals");
+        let locals_of_values = locals.clone();
         assert_eq!(number(&locals["localNumber"]["value"]), Some(0xfffe_ee91), "{at}");
         assert_eq!(number(&locals["localTwice"]["value"]), Some(4.5f64.to_bits()), "{at}");
         assert_eq!(number(&locals["inner"]["value"]), Some((-5_000_000_001i64).cast_unsigned()), "{at}");
@@ -120,6 +121,34 @@ fn parameters_and_locals_of_every_type() {
         assert_eq!(string_at(&core, &locals["joined"]), "nametext", "{at}");
         let generic = frame(&stacks, &core.truth["threads"]["generic"], "Lines.Program.Generic[[");
         assert_eq!(string_at(&core, &by_name(generic, "parameters")["value"]), "generic", "{at}");
+
+        // Generic structs, of which there is no object: the loader's tables have them.
+        let fields = |variable: &Value| -> (String, BTreeMap<String, Value>) {
+            let mt = variable["mt"].as_str().unwrap_or_else(|| panic!("no type of {variable} on {at}"));
+            let address = variable["location"]["address"].as_str().expect("an address");
+            let dump = ask(&core, &format!("dumpvc {mt} {address}"));
+            let fields = list(&dump["fields"]).iter();
+            let fields = fields.map(|f| (f["name"].as_str().expect("a name").to_owned(), f.clone()));
+            (dump["type"].as_str().expect("a type").to_owned(), fields.collect())
+        };
+        let (name, three) = fields(&locals_of_values["three"]);
+        assert_eq!(name, "Lines.Three`1[[System.Int32[], System.Private.CoreLib]]", "{at}");
+        assert_eq!(three["C"]["value"]["value"], json!(-5_000_000_000i64), "{at}");
+        assert_eq!(three["A"]["type"], "System.Int32[]", "{at}");
+        assert!(!three["A"]["mt"].is_null() && three["A"]["mt"] == three["B"]["mt"], "{at}: {three:?}");
+        // Code that all reference types share says no more of its types.
+        let all = by_name(generic, "locals");
+        let (name, shared) = fields(&all["shared"]);
+        assert_eq!(name, "Lines.Three`1[[System.__Canon, System.Private.CoreLib]]", "{at}");
+        assert_eq!(shared["C"]["value"]["value"], json!(0x66), "{at}");
+        let (_, nested) = fields(&all["nested"]);
+        let pair = json!({"mt": nested["B"]["mt"], "location": {"address": nested["B"]["value"]["value"]}});
+        let (name, pair) = fields(&pair);
+        assert!(
+            name.starts_with("System.Collections.Generic.KeyValuePair`2[[System.Int32, "),
+            "{name} on {at}"
+        );
+        assert_eq!(pair["key"]["value"]["value"], json!(0x77), "{at}");
     }
 }
 

@@ -23,6 +23,8 @@ namespace Lines
     public struct One { public long Value; }
     public struct Large { public long A, B, C; public string Text; }
     public class Box<T> { public T Value; }
+    /// <summary>No object of it is ever made.</summary>
+    public struct Three<T> { public T A, B; public long C; }
 
     static class Program
     {
@@ -149,7 +151,10 @@ namespace Lines
         static T Generic<T>(T value, List<T> list)
         {
             list.Add(value);
+            var shared = new Three<T> { A = value, C = 0x66 };
+            var nested = new Three<KeyValuePair<int, T>> { B = new KeyValuePair<int, T>(0x77, value) };
             Block(); // @generic
+            sink = shared.C + nested.B.Key;
             return list[0];
         }
 
@@ -174,6 +179,7 @@ namespace Lines
             string localText = text + "!";
             double localTwice = twice * 2;
             Large localLarge = large;
+            var three = new Three<int[]> { A = numbers, C = big };
             {
                 long inner = big - 1;
                 sink = inner;
@@ -187,7 +193,7 @@ namespace Lines
                 localText = other;
             }
             sink = localText; sink = localTwice; sink = nothing; sink = numbers;
-            return localNumber + localLarge.A + by + input.A + *raw + letter + tiny + octet + little + half
+            return localNumber + localLarge.A + three.C + by + input.A + *raw + letter + tiny + octet + little + half
                 + positive + (long)huge + (long)single + (long)pointer + (long)colour + small.X + one.Value + (yes ? 1 : 0);
         }
 

@@ -117,9 +117,15 @@ impl<'r> Session<'r> {
     /// Name of the static field whose reference stands at one of `slots`.
     pub(crate) fn static_name(&self, slots: &[u64]) -> Option<String> {
         let name = |statics: &Statics| slots.iter().find_map(|&slot| statics.name(self.runtime, slot));
-        // Instances of generic types are known from their objects only, and the walk over the heap takes a while.
+        let instances = || Statics::new(self.runtime, self.generic_types());
         name(self.statics.get_or_init(|| Statics::new(self.runtime, [])))
-            .or_else(|| name(self.all_statics.get_or_init(|| Statics::new(self.runtime, self.heap_types()))))
+            .or_else(|| name(self.all_statics.get_or_init(instances)))
+    }
+
+    /// Instances of generic types: from the loader's tables, else those that have objects.
+    fn generic_types(&self) -> Vec<u64> {
+        let known = self.runtime.constructed_types();
+        if known.is_empty() { self.heap_types() } else { known }
     }
 
     /// Method tables of the types that have objects; empty when the heap can't be read.

@@ -105,7 +105,7 @@ pub(crate) fn continuations(
     kind: Kind,
 ) -> Vec<u64> {
     let mut found = Vec::new();
-    // A pooled box keeps who awaits it in a generic struct, whose type the module's maps don't hold.
+    // A pooled box keeps who awaits it in a struct of its own, which is not looked into.
     let next = match kind {
         Kind::PooledBox => None,
         Kind::Task | Kind::Box => {

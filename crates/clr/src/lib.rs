@@ -12,6 +12,7 @@
 
 pub mod code;
 mod conservative;
+mod constructed;
 pub mod descriptor;
 mod error;
 mod exceptions;

@@ -19,7 +19,7 @@ pub enum NameStyle {
 }
 
 /// Types inside types inside types; deeper nesting is cut with an ellipsis.
-const MAX_DEPTH: u32 = 24;
+pub(crate) const MAX_DEPTH: u32 = 24;
 /// More type arguments than any type has.
 const MAX_ARGUMENTS: u16 = 512;
 

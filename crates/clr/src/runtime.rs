@@ -10,6 +10,7 @@ use dnd_metadata::Table;
 
 use crate::code::{self, RangeList};
 use crate::conservative;
+use crate::constructed::Constructed;
 use crate::error::{Error, Reading};
 use crate::finalizer::{self, FinalizerQueue};
 use crate::gc;
@@ -48,6 +49,7 @@ pub struct Runtime<'t> {
     ranges: OnceLock<Result<RangeList, Error>>,
     unwind_tables: UnwindTables,
     vtables: OnceLock<Vec<u64>>,
+    constructed: OnceLock<Constructed>,
     stack_roots: OnceLock<StackRootSet>,
     /// Kept for the next question: it takes a walk over the whole heap.
     cards: OnceLock<reach::Cards>,
@@ -99,6 +101,7 @@ impl<'t> Runtime<'t> {
             ranges: OnceLock::new(),
             unwind_tables: UnwindTables::default(),
             vtables: OnceLock::new(),
+            constructed: OnceLock::new(),
             stack_roots: OnceLock::new(),
             cards: OnceLock::new(),
         })
@@ -171,6 +174,11 @@ impl<'t> Runtime<'t> {
             (0..self.shape.entries).map(entry).collect()
         };
         self.vtables.get_or_init(read)
+    }
+
+    /// Arrays and instances of generic types, read on the first call.
+    pub(crate) fn constructed(&self) -> &Constructed {
+        self.constructed.get_or_init(|| self.read_constructed())
     }
 
     /// Unwind tables of native images met so far.

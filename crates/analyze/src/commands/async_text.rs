@@ -43,7 +43,8 @@ pub(super) fn write_stacks(out: &mut Out<'_>, stacks: &[Stack]) {
         out.fmt(format_args!("STACK {}\n", number + 1));
         for frame in &stack.frames {
             for awaiting in &frame.awaiting {
-                out.fmt(format_args!("<< Awaiting: {:016x} ", awaiting.address.0));
+                let mt = awaiting.mt.unwrap_or_default();
+                out.fmt(format_args!("<< Awaiting: {:016x} {:016x} ", awaiting.address.0, mt.0));
                 out.name(&awaiting.type_name);
                 out.line(" >>");
             }

@@ -70,6 +70,8 @@ pub(super) struct Frame {
 pub(super) struct Awaiting {
     /// Where the awaiter is.
     pub(super) address: Addr,
+    /// Its method table; null where that can't be found.
+    pub(super) mt: Option<Addr>,
     #[serde(rename = "type")]
     pub(super) type_name: String,
 }
@@ -249,7 +251,9 @@ fn awaiters(runtime: &dnd_clr::Runtime<'_>, managed: &mut Managed<'_>, machine: 
     let held = all.iter().filter(|field| field.name.starts_with("<>u__")).filter_map(|field| {
         let address = machine.data.wrapping_add(field.offset.into());
         let word = runtime.target().u64(address).ok()?;
-        (word != 0).then(|| Awaiting { address: Addr(address), type_name: field.type_name.clone() })
+        let declared = runtime.method_table(field.declared_by).ok();
+        let mt = declared.and_then(|declared| runtime.field_type(&declared, field)).map(Addr);
+        (word != 0).then(|| Awaiting { address: Addr(address), mt, type_name: field.type_name.clone() })
     });
     held.collect()
 }

@@ -14,6 +14,7 @@ use dnd_metadata::signature::{self, Type};
 use dnd_metadata::{BODY_HEADER, Metadata, Pe, Source, Table, body_header};
 
 use super::{Code, MethodKind, NativeVariable, VariablePlace};
+use crate::constructed::Scope;
 use crate::error::Error;
 use crate::fields::ElementType;
 use crate::modules::{InMemory, Module};
@@ -100,11 +101,9 @@ pub enum VariableAt {
 
 /// What the tokens and parameters of a method's signatures stand for.
 struct Meaning<'a> {
-    /// The module that they are in; its address is 0 when it isn't known.
-    module: u64,
+    /// The address of the module is 0 when it isn't known.
+    scope: Scope<'a>,
     metadata: Option<&'a Metadata<'a>>,
-    type_arguments: &'a [u64],
-    method_arguments: &'a [u64],
 }
 
 impl Runtime<'_> {
@@ -130,12 +129,12 @@ impl Runtime<'_> {
         let Some(signature) = signature else { return Ok(Variables::default()) };
         let type_arguments = if table.is_generic() { self.type_arguments(&table) } else { Vec::new() };
         let method_arguments = self.method_arguments(&method);
-        let meaning = Meaning {
+        let scope = Scope {
             module: module.address,
-            metadata: metadata.as_ref(),
             type_arguments: &type_arguments,
             method_arguments: &method_arguments,
         };
+        let meaning = Meaning { scope, metadata: metadata.as_ref() };
         let (native, problem) = match self.native_variables(code) {
             Ok(native) => (native, None),
             Err(error) => (Vec::new(), Some(error)),
@@ -219,8 +218,8 @@ impl Runtime<'_> {
     fn variable(&self, meaning: &Meaning<'_>, name: Option<String>, ty: &Type) -> Variable {
         let context = super::signature::Context {
             metadata: meaning.metadata,
-            type_arguments: meaning.type_arguments,
-            method_arguments: meaning.method_arguments,
+            type_arguments: meaning.scope.type_arguments,
+            method_arguments: meaning.scope.method_arguments,
         };
         let type_name = self.parameter_text(&context, ty);
         Variable { name, type_name, kind: self.kind(meaning, ty), at: None, value: None }
@@ -238,14 +237,20 @@ impl Runtime<'_> {
                 VariableKind::Object
             }
             Type::Pointer(_) | Type::ByRef(_) | Type::Function(_) => VariableKind::Address,
-            Type::ValueType(token) => self.struct_kind(self.token_type(meaning.module, *token)),
-            Type::TypeParameter(number) => self.handle_kind(meaning.type_arguments.get(*number as usize)),
-            Type::MethodParameter(number) => self.handle_kind(meaning.method_arguments.get(*number as usize)),
+            Type::ValueType(token) => self.struct_kind(self.token_type(meaning.scope.module, *token)),
+            Type::TypeParameter(number) => {
+                self.handle_kind(meaning.scope.type_arguments.get(*number as usize))
+            }
+            Type::MethodParameter(number) => {
+                self.handle_kind(meaning.scope.method_arguments.get(*number as usize))
+            }
             Type::Pinned(inner) | Type::Modified(_, _, inner) => self.kind(meaning, inner),
             Type::Internal(handle) => self.handle_kind(Some(handle)),
-            Type::Instance(_, true, _) | Type::InternalInstance(..) => {
-                VariableKind::Struct { table: None, size: None }
-            }
+            Type::Instance(_, true, _) => self.struct_kind(self.signature_table(&meaning.scope, ty)),
+            Type::InternalInstance(..) => match self.signature_table(&meaning.scope, ty) {
+                Some(table) => self.handle_kind(Some(&table)),
+                None => VariableKind::Struct { table: None, size: None },
+            },
         }
     }
 

@@ -145,6 +145,11 @@ pub(crate) fn apply(
     apply.field("Module", "TypeRefToMethodTableMap", &mut l.type_ref_map);
     apply.field("Module", "MethodDefToDescMap", &mut l.method_def_map);
     apply.field("Module", "ReadyToRunInfo", &mut l.ready_to_run);
+    if let Some(types) = &mut l.constructed_types {
+        apply.field("Module", "AvailableTypeParams", &mut types.table);
+        apply.field("EETypeHashTable", "Count", &mut types.count);
+        apply.expect("EETypeHashTable.Buckets", descriptor.field("EETypeHashTable", "Buckets"), 16)?;
+    }
     if let Some(&loaded) = l.image_layouts.first() {
         apply.expect(
             "PEImage.LoadedImageLayout",

@@ -124,8 +124,28 @@ pub struct ModuleLayout {
     pub ready_to_run: u64,
     /// `DomainLocalModule*`, where statics were before 9.
     pub domain_local_module: Option<u64>,
+    /// Arrays and instances of generic types; `None` where that was never checked on a real core.
+    pub constructed_types: Option<TypeTable>,
     /// Image layouts of a `PEImage`, best first.
     pub image_layouts: &'static [u64],
+}
+
+/// A module's hash table of types (`EETypeHashTable`); sources: `vm/typehash.h`, `vm/dacenumerablehash.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TypeTable {
+    /// `m_pAvailableParamTypes`, in the module.
+    pub table: u64,
+    /// Number of entries, in the table.
+    pub count: u64,
+    /// The list of buckets begins with its length and two more special ones (8 and later).
+    pub special: bool,
+}
+
+impl TypeTable {
+    /// As since 8.
+    const fn at(table: u64) -> Self {
+        Self { table, count: 24, special: true }
+    }
 }
 
 /// Where a module's `LoaderAllocator*` is.

@@ -54,6 +54,7 @@ pub(super) const LAYOUT: Layout = Layout {
         method_def_map: 448,
         ready_to_run: 704,
         domain_local_module: None,
+        constructed_types: Some(TypeTable::at(600)),
         image_layouts: &[128, 120],
     },
     app_domain: AppDomainLayout { assemblies: 576, domain_assembly: 0, assembly_module: 16 },

@@ -58,6 +58,7 @@ pub(super) const LAYOUT: Layout = Layout {
         method_def_map: 760,
         ready_to_run: 1216,
         domain_local_module: Some(1304),
+        constructed_types: Some(TypeTable { table: 1024, count: 28, special: false }),
         image_layouts: &[80, 72, 88],
     },
     app_domain: AppDomainLayout { assemblies: 2776, domain_assembly: 104, assembly_module: 24 },

@@ -56,6 +56,7 @@ pub(super) const LAYOUT: Layout = Layout {
         method_def_map: 728,
         ready_to_run: 1176,
         domain_local_module: Some(1272),
+        constructed_types: None,
         image_layouts: &[96, 88, 104],
     },
     app_domain: AppDomainLayout { assemblies: 2512, domain_assembly: 104, assembly_module: 24 },

@@ -61,6 +61,7 @@ pub(super) const LAYOUT: Layout = Layout {
         method_def_map: 720,
         ready_to_run: 1168,
         domain_local_module: Some(1264),
+        constructed_types: None,
         image_layouts: &[104, 96, 112],
     },
     app_domain: AppDomainLayout { assemblies: 2312, domain_assembly: 104, assembly_module: 24 },

@@ -55,6 +55,7 @@ pub(super) const LAYOUT: Layout = Layout {
         method_def_map: 784,
         ready_to_run: 1152,
         domain_local_module: Some(1224),
+        constructed_types: Some(TypeTable::at(968)),
         image_layouts: &[120, 112],
     },
     app_domain: AppDomainLayout { assemblies: 2544, domain_assembly: 0, assembly_module: 24 },

@@ -60,6 +60,7 @@ pub(super) const LAYOUT: Layout = Layout {
         method_def_map: 656,
         ready_to_run: 984,
         domain_local_module: None,
+        constructed_types: Some(TypeTable::at(808)),
         image_layouts: &[120, 112],
     },
     app_domain: AppDomainLayout { assemblies: 1824, domain_assembly: 0, assembly_module: 16 },
