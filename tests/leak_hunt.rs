@@ -11,7 +11,7 @@ use super::DND;
 use super::ps::cmdline;
 
 /// Rows and columns of the terminal in the document.
-const TERMINAL: (u16, u16) = (30, 76);
+const TERMINAL: (u16, u16) = (50, 76);
 
 /// Megabytes that the objects leaked take in each of the document's processes, at least.
 const LEAKED: f64 = 40.0;

@@ -420,8 +420,8 @@ fn screens_fit_whatever_their_size() {
     use unicode_width::UnicodeWidthStr;
     let now = Instant::now();
     let board = difficult_board(now);
-    for deltas in [false, true] {
-        let view = View { deltas, scroll: 0, ..plain("4711 shop", &board, now) };
+    for (deltas, cursor, chart) in [(false, None, false), (true, Some(0), false), (true, Some(7), true)] {
+        let view = View { deltas, cursor, chart, scroll: 0, ..plain("4711 shop", &board, now) };
         for width in [0, 1, 10, 40, 79, 120, 250] {
             for height in [0, 1, 3, 10, 25] {
                 let drawn = text::render(&view, width, height);

@@ -147,7 +147,10 @@ impl Probe {
                 _ => Value::Gauge(value),
             };
             let series = Arc::clone(series);
-            updates.push(Update::Sample(Sample { series, unix_nanos, interval: self.interval, value }));
+            // It is not late before it is read again.
+            let next = self.pss_due.saturating_duration_since(now).as_secs_f64();
+            let interval = if series.name == "pss" { self.interval.max(next) } else { self.interval };
+            updates.push(Update::Sample(Sample { series, unix_nanos, interval, value }));
         }
         self.before = Some((now, reading));
     }

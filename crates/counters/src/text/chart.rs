@@ -62,6 +62,23 @@ pub(super) fn chart(title: &str, values: &[f64], whole: bool, width: usize, heig
     lines
 }
 
+/// The last `width` values as bars in a single line, the newest at the right edge; a constant is a flat line.
+pub(super) fn trend(values: &[f64], width: usize) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let shown = values.get(values.len().saturating_sub(width)..).unwrap_or_default();
+    let finite = shown.iter().copied().filter(|value| value.is_finite());
+    let (low, high) =
+        finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    let mut text = " ".repeat(width.saturating_sub(shown.len()));
+    for &value in shown {
+        let share = if high > low { (value - low) / (high - low) } else { 0.0 };
+        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "0 to 7")]
+        let bar = BARS.get((share * 7.0).round() as usize).copied().unwrap_or(' ');
+        text.push(if value.is_finite() { bar } else { ' ' });
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +90,14 @@ mod tests {
     #[test]
     fn a_rise() {
         assert_eq!(text(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 6, 3), ["t", "7 ⠀⠀⡠⠊", "0 ⡠⠊⠀⠀"]);
+    }
+
+    #[test]
+    fn trends() {
+        assert_eq!(trend(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 10), "  ▁▂▃▄▅▆▇█");
+        assert_eq!(trend(&[9.0, 1.0, f64::NAN, 2.0], 3), "▁ █");
+        assert_eq!((trend(&[], 3), trend(&[5.0, 5.0], 3)), ("   ".to_owned(), " ▁▁".to_owned()));
+        assert_eq!(trend(&[f64::MIN, f64::MAX], 2).chars().count(), 2);
     }
 
     #[test]

@@ -26,6 +26,28 @@ pub(super) fn pad(text: &str, width: usize) -> String {
     out
 }
 
+/// `text` in exactly `width` columns: cut in its middle, as names differ at their ends, or padded. Its indentation stays.
+pub(super) fn pad_middle(text: &str, width: usize) -> String {
+    let name = text.trim_start_matches([' ', '>']);
+    let indent = text.len() - name.len();
+    if text.width() <= width || width <= indent + 3 {
+        return pad(text, width);
+    }
+    let room = width - indent - 1;
+    let end = cut_front(name, room.div_ceil(2) + 1);
+    let mut out = text.get(..indent).unwrap_or_default().to_owned();
+    let mut used = 0;
+    for c in name.chars() {
+        used += c.width().unwrap_or(0);
+        if used > room / 2 {
+            break;
+        }
+        out.push(c);
+    }
+    out.push_str(&end);
+    pad(&out, width)
+}
+
 /// `text` in at most `width` columns, cut at its front: the end of a key says more.
 pub(super) fn cut_front(text: &str, width: usize) -> String {
     if text.width() <= width {
@@ -61,5 +83,20 @@ pub(super) fn clip(line: &mut Line, width: usize) {
             span.text = pad(&span.text, left);
         }
         left -= span.text.width().min(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_in_their_middle() {
+        assert_eq!(pad_middle("    dotnet.gc.heap.total_allocated (By)", 24), "    dotnet.gc…cated (By)");
+        assert_eq!(pad_middle(">   dotnet.gc.heap", 24), ">   dotnet.gc.heap      ");
+        assert_eq!(pad_middle("    日本語の名前が長い", 14), "    日本…長い ");
+        for width in 0..40 {
+            assert_eq!(pad_middle("    dotnet.gc.heap.total_allocated (By)", width).width(), width);
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! How counters look as text.
 
 mod chart;
+mod head;
 mod layout;
 mod lines;
 mod number;
 mod processes;
 mod rows;
 mod screen;
+mod table;
 
 pub use lines::{label, line, notice};
 pub use number::{abbreviated, number};

@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use dnd_contract::escape;
 
+use unicode_width::UnicodeWidthStr;
+
+use super::head::hints;
 use super::layout::{clip, pad};
 use super::number::number;
 use super::screen::{Line, Style};
@@ -23,8 +26,44 @@ pub struct Process<'a> {
     pub board: &'a Board,
 }
 
-const COLUMNS: [(&str, usize); 6] =
-    [("CPU %", 7), ("RSS MB", 9), ("Heap MB", 9), ("GC %", 6), ("Threads", 8), ("Limit %", 8)];
+const KEYS: &str = "Press q to quit, Enter for the counters of a process.";
+const SHORT_KEYS: [&str; 3] = ["q quit", "Enter counters", "arrows choose"];
+
+/// The numbers of a process, with the width of each and how early it gives way on a narrow screen.
+const COLUMNS: [(&str, usize, u8); 6] = [
+    ("CPU %", 7, 0),
+    ("RSS MB", 9, 1),
+    ("Heap MB", 9, 2),
+    ("GC %", 6, 3),
+    ("Threads", 8, 5),
+    ("Limit %", 8, 4),
+];
+/// The mark, the id and the gaps beside it.
+const PID_WIDTH: usize = 10;
+/// Columns for names at least, and at most: numbers far away from their names are hard to read.
+const NAME_WIDTH: usize = 12;
+const MOST_NAME_WIDTH: usize = 60;
+const STATE: &str = "State";
+/// Columns kept free for states; longer ones are cut.
+const STATE_WIDTH: usize = 12;
+
+/// Places and widths of the columns that fit into `room`, the most important ones.
+fn fitting(room: usize) -> Vec<(usize, usize)> {
+    let mut shown: Vec<(usize, &(&str, usize, u8))> = COLUMNS.iter().enumerate().collect();
+    while shown.iter().map(|(_, (_, width, _))| width + 1).sum::<usize>() > room {
+        let Some(least) = shown.iter().map(|(_, (_, _, rank))| *rank).max() else { break };
+        shown.retain(|(_, (_, _, rank))| *rank != least);
+    }
+    shown.into_iter().map(|(place, (_, width, _))| (place, *width)).collect()
+}
+
+/// What there is to say of a process.
+fn state(process: &Process<'_>, now: Instant) -> (Style, String) {
+    match process.board.late(now).filter(|_| process.state.is_empty()) {
+        Some(age) => (Style::Warning, format!("late {} s", age.as_secs())),
+        None => (Style::Dim, escape(process.state).into_owned()),
+    }
+}
 
 /// The list as lines of at most `width` columns; the row at `selected` is marked.
 #[must_use]
@@ -36,32 +75,41 @@ pub fn processes(
     width: usize,
     height: usize,
 ) -> Vec<Line> {
-    let mut lines = vec![Line::new(Style::Plain, "Press q to quit, Enter for the counters of a process.")];
+    let keys = if width >= KEYS.len() { KEYS.to_owned() } else { hints(&SHORT_KEYS, width) };
+    let mut lines = vec![Line::new(Style::Plain, keys)];
     lines.push(Line::new(Style::Plain, format!("    {} processes", list.len())));
-    lines.extend(super::screen::alerts(alerts));
+    lines.extend(super::head::alerts(alerts));
     lines.push(Line::default());
-    let numbers: usize = COLUMNS.iter().map(|(_, width)| width + 1).sum();
-    let state_width = 14;
-    let name_width = width.saturating_sub(numbers + state_width + 11);
+    let states: Vec<(Style, String)> = list.iter().map(|process| state(process, now)).collect();
+    let state_width = states.iter().map(|(_, text)| text.width()).max().unwrap_or(0).min(STATE_WIDTH);
+    let state_width = if state_width > 0 { state_width.max(STATE.len()) + 1 } else { 0 };
+    let numbers_room = width.saturating_sub(PID_WIDTH + NAME_WIDTH + state_width);
+    let shown = fitting(numbers_room);
+    let numbers: usize = shown.iter().map(|(_, width)| width + 1).sum();
+    let name_width = width.saturating_sub(PID_WIDTH + numbers + state_width).min(MOST_NAME_WIDTH);
     let mut header = format!("  {:>7} {}", "PID", pad("Name", name_width));
-    for (name, width) in COLUMNS {
-        header.push_str(&format!(" {name:>width$}"));
+    for (place, width) in &shown {
+        header.push_str(&format!(" {:>width$}", COLUMNS.get(*place).map_or("", |column| column.0)));
     }
-    lines.push(Line::new(Style::Bold, header + " State"));
+    if state_width > 0 {
+        header.push_str(&format!(" {STATE}"));
+    }
+    lines.push(Line::new(Style::Bold, header));
     let room = height.saturating_sub(lines.len());
     let first = selected.saturating_sub(room.saturating_sub(1));
     for (index, process) in list.iter().enumerate().skip(first).take(room) {
         let mark = if index == selected { '>' } else { ' ' };
         let mut text = format!("{mark} {:>7} {}", process.pid, pad(&escape(process.name), name_width));
-        for (value, (_, width)) in values(process.board).into_iter().zip(COLUMNS) {
+        let values = values(process.board);
+        for (place, width) in &shown {
+            let value = values.get(*place).copied().flatten();
             let value = value.map_or_else(|| "-".to_owned(), |value| number((value * 10.0).round() / 10.0));
             text.push_str(&format!(" {value:>width$}"));
         }
         let style = if index == selected { Style::Bold } else { Style::Plain };
         let mut line = Line::new(style, text);
-        match process.board.late(now).filter(|_| process.state.is_empty()) {
-            Some(age) => line.push(Style::Warning, format!(" late {} s", age.as_secs())),
-            None => line.push(Style::Dim, format!(" {}", escape(process.state))),
+        if let Some((style, text)) = states.get(index).filter(|(_, text)| !text.is_empty()) {
+            line.push(*style, format!(" {text}"));
         }
         lines.push(line);
     }
