@@ -37,8 +37,10 @@ pub struct ProcessFacts {
     pub arch: Option<String>,
     /// `Linux`: .NET 5 and later.
     pub os: Option<String>,
-    /// Simple name of the assembly with `Main` (.NET 6 and later).
+    /// Simple name of the assembly with `Main`.
     pub entry_assembly: Option<String>,
+    /// How it is known.
+    pub entry_assembly_from: Option<AssemblySource>,
     /// Executable, managed entry point and arguments as the runtime tells them, without quoting (.NET 5 and later).
     pub command_line: Option<String>,
     /// Its diagnostics socket, as seen from here.
@@ -72,6 +74,16 @@ impl From<&Host> for Hosting {
             Host::NativeAot => Self::Nativeaot,
         }
     }
+}
+
+/// How an entry assembly is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AssemblySource {
+    /// The runtime said so (.NET 6 and later).
+    Runtime,
+    /// From the arguments: `dotnet Shop.dll`.
+    Arguments,
 }
 
 /// How a version is known.

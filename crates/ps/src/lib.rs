@@ -12,7 +12,7 @@ mod select;
 mod table;
 
 pub use error::Error;
-pub use facts::{Hosting, ProcessFacts, Processes, VersionSource};
+pub use facts::{AssemblySource, Hosting, ProcessFacts, Processes, VersionSource};
 pub use query::{ANSWER_WITHIN, facts, list};
 pub use select::{Chosen, by_name, by_pid, none_given};
 pub use table::write_table;

@@ -10,7 +10,7 @@ use dnd_ipc::{Endpoint, Error as IpcError, ProcessInfo, process_info};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use crate::facts::{Hosting, ProcessFacts, Processes, VersionSource};
+use crate::facts::{AssemblySource, Hosting, ProcessFacts, Processes, VersionSource};
 
 /// How long a process is waited for. The answer is a matter of 0.2 ms.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -111,12 +111,21 @@ fn describe(proc: &ProcFs, process: &Process, answer: Answer) -> Option<ProcessF
         }
     };
     let told = |of: fn(&ProcessInfo) -> Option<String>| info.as_ref().and_then(of).filter(|t| !t.is_empty());
+    let arguments = proc.arguments(pid);
+    let (entry_assembly, entry_assembly_from) = match told(|i| i.entry_assembly.clone()) {
+        Some(assembly) => (Some(assembly), Some(AssemblySource::Runtime)),
+        None => {
+            let assembly = started_by_host(executable.as_deref(), arguments.as_deref().unwrap_or_default());
+            let from = assembly.is_some().then_some(AssemblySource::Arguments);
+            (assembly, from)
+        }
+    };
     Some(ProcessFacts {
         pid,
         ns_pid: process.ns_pid,
         name: name(&stat.name, executable.as_deref()),
         executable: executable.map(|path| path.to_string_lossy().into_owned()),
-        arguments: proc.arguments(pid),
+        arguments,
         uid: process.uid,
         hosting: process.host.as_ref().map(Hosting::from),
         runtime_version,
@@ -124,7 +133,8 @@ fn describe(proc: &ProcFs, process: &Process, answer: Answer) -> Option<ProcessF
         rid: told(|i| i.rid.clone()),
         arch: told(|i| Some(i.arch.clone())),
         os: told(|i| Some(i.os.clone())),
-        entry_assembly: told(|i| i.entry_assembly.clone()),
+        entry_assembly,
+        entry_assembly_from,
         command_line: told(|i| Some(i.command_line.clone())),
         socket,
         other_root: process.other_root,
@@ -142,6 +152,16 @@ fn name(short: &str, executable: Option<&Path>) -> String {
         Some(file) if !whole.is_empty() && file.starts_with(whole) => file.into_owned(),
         _ => short.to_owned(),
     }
+}
+
+/// `Shop` of `dotnet [exec] [options] Shop.dll ...`: the host's options take no other DLL.
+fn started_by_host(executable: Option<&Path>, arguments: &[String]) -> Option<String> {
+    if executable?.file_name()? != "dotnet" {
+        return None;
+    }
+    let dll = arguments.iter().skip(1).find_map(|argument| argument.strip_suffix(".dll"))?;
+    let name = dll.rsplit('/').next().unwrap_or(dll);
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// `…/shared/Microsoft.NETCore.App/3.1.23/libcoreclr.so` says 3.1.23.
@@ -170,6 +190,23 @@ pub(crate) fn unreachable(error: &IpcError) -> Unreachable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_dll_that_the_host_was_given_is_the_entry_assembly() {
+        let started = |executable: &str, arguments: &str| {
+            let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+            started_by_host(Some(Path::new(executable)), &arguments)
+        };
+        assert_eq!(
+            started("/usr/bin/dotnet", "dotnet /app/My.Shop.dll --urls x.dll").as_deref(),
+            Some("My.Shop")
+        );
+        assert_eq!(started("/d/dotnet", "dotnet exec --depsfile a.json Shop.dll").as_deref(), Some("Shop"));
+        assert_eq!(started("/d/dotnet", "dotnet .dll"), None);
+        assert_eq!(started("/d/dotnet", "dotnet"), None);
+        assert_eq!(started("/app/Shop", "Shop x.dll"), None);
+        assert_eq!(started_by_host(None, &["dotnet".into(), "x.dll".into()]), None);
+    }
 
     /// What comes of processes that answer after so many milliseconds or never, and how long that takes. The clock is
     /// tokio's, which here goes forward only when all wait.

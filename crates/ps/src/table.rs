@@ -109,6 +109,7 @@ mod tests {
             arch: None,
             os: None,
             entry_assembly: None,
+            entry_assembly_from: None,
             command_line: None,
             socket: None,
             other_root: None,
