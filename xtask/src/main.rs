@@ -32,7 +32,7 @@ const TASKS: &[(&str, Task, &str)] = &[
     (
         "bench",
         tasks::measure::run,
-        "measure speed and memory on a heap of 30 million objects: [part of a name]",
+        "measure speed and memory on a heap of 30 million objects: [part of a name]; or: counters",
     ),
 ];
 

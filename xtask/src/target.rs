@@ -10,8 +10,8 @@ use crate::{Result, run};
 pub struct Started {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// Kept open: what it says later is read by nobody, but must not fail.
-    _stdout: Option<BufReader<ChildStdout>>,
+    /// Kept open: what it says later need not be read, but must not fail.
+    stdout: Option<BufReader<ChildStdout>>,
     /// What followed `ready PID ` on its first line.
     pub truth: String,
 }
@@ -37,7 +37,7 @@ impl Started {
         let truth =
             line.strip_prefix("ready ").and_then(|rest| rest.split_once(' ')).map(|(_, truth)| truth.trim());
         match truth {
-            Some(truth) => Ok(Self { truth: truth.to_owned(), child, stdin, _stdout: stdout }),
+            Some(truth) => Ok(Self { truth: truth.to_owned(), child, stdin, stdout }),
             None => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -65,6 +65,20 @@ impl Started {
         use std::io::Write;
         let stdin = self.stdin.as_mut().ok_or("its stdin is closed")?;
         Ok(writeln!(stdin, "{line}")?)
+    }
+
+    /// Writes a line to its stdin, and reads the line that it answers.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn ask(&mut self, line: &str) -> Result<String> {
+        self.say(line)?;
+        let mut answer = String::new();
+        self.stdout.as_mut().ok_or("its stdout is closed")?.read_line(&mut answer)?;
+        if answer.is_empty() {
+            return Err(format!("it ended instead of answering `{line}`").into());
+        }
+        Ok(answer.trim_end().to_owned())
     }
 }
 

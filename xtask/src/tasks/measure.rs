@@ -13,12 +13,15 @@ use xtask::target::Started;
 use xtask::{Result, apps, run};
 
 use super::bench::fetched;
-use super::{dist, say};
+use super::{dist, process, say};
 
 const RUNS: usize = 5;
 
 /// Prints a table.
 pub(crate) fn run(args: &[String]) -> Result<()> {
+    if args == ["counters"] {
+        return super::measure_counters::run();
+    }
     let (bench, _) = fetched()?;
     let version = ["8.0.33", "8.0.4"].into_iter().find_map(|version| Runtime::find(&bench, version));
     let runtime = version.ok_or("the bench has no .NET 8")?;
@@ -195,12 +198,8 @@ fn measure(mut command: Command) -> Result<Once> {
     let (mut peak_kb, mut anonymous_kb) = (0, 0);
     let cpu = loop {
         let text = fs::read_to_string(&status)?;
-        let field = |name: &str| -> u64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-            line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
-        };
-        peak_kb = peak_kb.max(field("VmHWM:"));
-        anonymous_kb = anonymous_kb.max(field("RssAnon:"));
+        peak_kb = peak_kb.max(process::kilobytes(&text, "VmHWM:"));
+        anonymous_kb = anonymous_kb.max(process::kilobytes(&text, "RssAnon:"));
         if text.contains("State:\tZ") {
             // Field 14 and 15 of stat (man proc): user and system time in ticks of 10 ms.
             let text = fs::read_to_string(&stat)?;
