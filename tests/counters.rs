@@ -274,6 +274,23 @@ fn a_stopped_target_is_told_and_left_in_peace() {
 }
 
 #[test]
+fn nothing_is_late_of_a_runtime_that_is_not_asked() {
+    let Some(runtime) = newest() else { return };
+    let target = Target::builder(&runtime, "Counters").spawn();
+    let lines = monitor(&target).args(["--counters", "OS[threads]", "--duration", "3s"]).run().success();
+    assert!(
+        lines.lines().count() >= 3 && lines.lines().all(|line| line.contains("\tOS\tthreads")),
+        "{lines}"
+    );
+    let text = monitor(&target).args(["--counters", "OS", "--duration", "3s", "--json"]).run().success();
+    let documents = documents(&text);
+    assert!(
+        documents.len() > 3 && documents.iter().all(|document| document["late_seconds"].is_null()),
+        "{text}"
+    );
+}
+
+#[test]
 fn the_end_of_the_target() {
     for runtime in one_per_major() {
         let mut target = Target::spawn(&runtime, "Counters", &[]);

@@ -1,5 +1,6 @@
 //! Counters of runtimes that report to `dnd`: programs that it starts, and diagnostic ports.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use dnd_testkit::{Dnd, Runtime, Target, app, must, one_per_major, runtimes};
@@ -114,6 +115,25 @@ fn runtimes_that_report_on_a_port() {
         assert!(!path.exists(), "the socket is gone");
         assert!(first.alive());
     }
+}
+
+#[test]
+fn more_processes_than_are_remembered() {
+    // New ones take the places of those that have ended: each must have its own last document all the same.
+    const PROCESSES: usize = 28;
+    let Some(runtime) = runtimes().pop() else { return };
+    let script =
+        "for i in 1 2 3 4 5 6 7; do for j in 1 2 3 4; do \"$0\" \"$1\" < /dev/null & done; wait; done";
+    // Nobody comes to the first values.
+    let dnd = monitor("60").args(["--json", "--", "bash", "-c", script]).args(command(&runtime, "Counters"));
+    let text = dnd.run().success();
+    let ended = |line: &&str| line.contains("\"end\":");
+    let pid = |line: &str| {
+        line.split_once("\"pid\":").and_then(|(_, rest)| rest.split(',').next().map(str::to_owned))
+    };
+    let pids: HashSet<String> = text.lines().filter(ended).filter_map(pid).collect();
+    assert_eq!(pids.len(), PROCESSES, "{text}");
+    assert_eq!(text.lines().count(), PROCESSES, "{text}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub struct Row {
     pub total: Total,
     /// When the last sample came in.
     pub received: Instant,
-    /// The recent past, oldest first: when (UTC, nanoseconds since 1970), and what is worth a chart: the change of what
+    /// The recent past, oldest first, if the board keeps it: when (UTC, nanoseconds since 1970), and what is worth a chart: the change of what
     /// only grows, the lowest quantile of a histogram, else the value.
     pub history: VecDeque<(i64, f64)>,
 }
@@ -109,6 +109,10 @@ pub struct Board {
     /// When the session was started, or the last sample came in.
     heard: Instant,
     interval: f64,
+    /// Whether the rows have a history.
+    history: bool,
+    /// Whether the runtime was asked for anything.
+    runtime: bool,
 }
 
 impl Board {
@@ -116,7 +120,27 @@ impl Board {
     #[must_use]
     pub fn new(interval: Duration, now: Instant) -> Self {
         let interval = interval.as_secs_f64();
-        Self { rows: BTreeMap::new(), notices: Vec::new(), dropped: 0, heard: now, interval }
+        Self {
+            rows: BTreeMap::new(),
+            notices: Vec::new(),
+            dropped: 0,
+            heard: now,
+            interval,
+            history: false,
+            runtime: true,
+        }
+    }
+
+    /// Keeps the recent past of each row, for charts: some 5 KB a row.
+    #[must_use]
+    pub fn with_history(self) -> Self {
+        Self { history: true, ..self }
+    }
+
+    /// Only the operating system is asked: nothing of the runtime is missed.
+    #[must_use]
+    pub fn without_runtime(self) -> Self {
+        Self { runtime: false, ..self }
     }
 
     /// Takes an update in.
@@ -139,6 +163,7 @@ impl Board {
             self.interval = sample.interval;
         }
         let point = match &sample.value {
+            _ if !self.history => None,
             Value::Histogram { quantiles, .. } => quantiles.first().map(|&(_, value)| value),
             Value::Change { increment, .. } if sample.series.kind == SeriesKind::Counter => *increment,
             value => value.headline(),
@@ -155,10 +180,15 @@ impl Board {
         }
         row.total.add(&sample.value);
         row.received = now;
-        if row.history.len() == HISTORY {
-            row.history.pop_front();
+        if let Some(value) = point {
+            if row.history.len() == HISTORY {
+                row.history.pop_front();
+            } else if row.history.len() == row.history.capacity() {
+                // Doubling would end far beyond what is ever needed.
+                row.history.reserve_exact(HISTORY / 10);
+            }
+            row.history.push_back((sample.unix_nanos, value));
         }
-        row.history.extend(point.map(|value| (sample.unix_nanos, value)));
     }
 
     fn notice(&mut self, notice: &Notice) {
@@ -198,10 +228,16 @@ impl Board {
         })
     }
 
-    /// Whether a value of the runtime was seen.
+    /// Whether the runtime is asked for values, too.
     #[must_use]
-    pub fn has_runtime(&self) -> bool {
-        self.rows().any(|row| row.sample.series.source != Source::Os)
+    pub fn asks_runtime(&self) -> bool {
+        self.runtime
+    }
+
+    /// Whether values are there: of the runtime, if it is asked for any.
+    #[must_use]
+    pub fn has_values(&self) -> bool {
+        self.rows().any(|row| !self.runtime || row.sample.series.source != Source::Os)
     }
 
     /// What the target said besides values, each once.
@@ -225,6 +261,6 @@ impl Board {
     /// How long nothing at all has come from the runtime, if that is longer than it should be.
     #[must_use]
     pub fn late(&self, now: Instant) -> Option<Duration> {
-        late(self.heard, self.interval, now)
+        late(self.heard, self.interval, now).filter(|_| self.runtime)
     }
 }

@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use dnd_nettrace::{Event, Value as Field};
 
-use crate::sample::{Sample, Series, SeriesKind, Source, Value};
+use crate::sample::{Notice, Sample, Series, SeriesKind, Source, Update, Value};
 use crate::tags::Tags;
 
-/// A target with more different counters than this is not believed.
-const MOST: usize = 100_000;
-
 /// Turns events into samples.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct EventCounters {
     series: HashMap<(String, String), State>,
+    /// The most series that are kept.
+    limit: usize,
+    /// Whether it was told that there are more.
+    limited: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +48,10 @@ impl<'e, 'a> Dictionary<'e, 'a> {
 }
 
 impl EventCounters {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { series: HashMap::new(), limit, limited: false }
+    }
+
     /// The sample that is complete with this event, if any. `wanted` decides by the counter's name; `own_interval` is
     /// the one asked for, in seconds.
     pub(crate) fn event(
@@ -55,7 +60,7 @@ impl EventCounters {
         unix_nanos: i64,
         own_interval: f64,
         wanted: impl FnOnce(&str) -> bool,
-    ) -> Option<Sample> {
+    ) -> Option<Update> {
         let payload = event.decode();
         let [(_, Field::Object(fields))] = payload.unwrapped() else { return None };
         let fields = Dictionary(fields);
@@ -72,8 +77,9 @@ impl EventCounters {
         let timer = set.filter(|ms| *ms > 0.0).map_or(seconds, |ms| ms / 1000.0);
 
         let key = (event.kind.provider.clone(), name.to_owned());
-        if self.series.len() >= MOST && !self.series.contains_key(&key) {
-            return None;
+        if self.series.len() >= self.limit && !self.series.contains_key(&key) {
+            let told = std::mem::replace(&mut self.limited, true);
+            return if told { None } else { Some(Update::Notice(Notice::TimeSeriesLimit)) };
         }
         let state = self.series.entry(key).or_insert_with(|| State {
             series: Arc::new(Series {
@@ -112,7 +118,7 @@ impl EventCounters {
         } else {
             Value::Gauge(number)
         };
-        Some(Sample { series: Arc::clone(&state.series), unix_nanos, interval, value })
+        Some(Update::Sample(Sample { series: Arc::clone(&state.series), unix_nanos, interval, value }))
     }
 }
 

@@ -12,9 +12,6 @@ use crate::request::SHARED;
 use crate::sample::{Notice, Sample, Series, SeriesKind, SharedSettings, Source, Update, Value};
 use crate::tags::Tags;
 
-/// A target with more time series or instruments than this is not believed; its own limit is 1000 unless told more.
-const MOST: usize = 1_000_000;
-
 /// Instruments of `System.Runtime` that are declared as counters (.NET 9 and 10) and go up and down.
 const MISTYPED: [&str; 2] = ["dotnet.thread_pool.thread.count", "dotnet.thread_pool.queue.length"];
 
@@ -41,6 +38,10 @@ pub(crate) struct Meters {
     instruments: HashMap<InstrumentKey, Instrument>,
     series: HashMap<InstrumentKey, HashMap<String, Arc<Series>>>,
     count: usize,
+    /// The most series and instruments that are kept.
+    limit: usize,
+    /// Whether it was told that there are more.
+    limited: bool,
     /// Meters that report instruments.
     reporting: HashSet<String>,
     /// Whether the target has the Metrics provider: any of its events was seen.
@@ -87,13 +88,15 @@ impl Fields<'_> {
 }
 
 impl Meters {
-    pub(crate) fn new(client: &str, interval: f64) -> Self {
+    pub(crate) fn new(client: &str, interval: f64, limit: usize) -> Self {
         Self {
             session: SHARED.to_owned(),
             client: client.to_owned(),
             instruments: HashMap::new(),
             series: HashMap::new(),
             count: 0,
+            limit,
+            limited: false,
             reporting: HashSet::new(),
             present: false,
             collected: false,
@@ -148,6 +151,7 @@ impl Meters {
                     && let Some(settings) = shared_settings(&fields)
                 {
                     self.interval = settings.interval;
+                    self.limit = self.limit.max(settings.max_time_series as usize);
                     updates.push(Update::Notice(Notice::SharedSettings(settings)));
                 }
                 return;
@@ -205,6 +209,8 @@ impl Meters {
         let Some(value) = value else { return };
         if let Some(series) = self.series(fields.instrument(), kind, &fields) {
             updates.push(Update::Sample(Sample { series, unix_nanos, interval: self.interval, value }));
+        } else if !std::mem::replace(&mut self.limited, true) {
+            updates.push(Update::Notice(Notice::TimeSeriesLimit));
         }
     }
 
@@ -225,7 +231,7 @@ impl Meters {
 
     fn begin(&mut self, fields: &Fields<'_>, updates: &mut Vec<Update>) {
         let meter = fields.text("meterName").to_owned();
-        if self.instruments.len() >= MOST {
+        if self.instruments.len() >= self.limit {
             return;
         }
         let instrument = Instrument {
@@ -252,7 +258,7 @@ impl Meters {
         if let Some(series) = self.series.get(&key).and_then(|series| series.get(tags)) {
             return Some(Arc::clone(series));
         }
-        if self.count >= MOST {
+        if self.count >= self.limit {
             return None;
         }
         let instrument = self.instruments.get(&key).cloned().unwrap_or_default();

@@ -8,6 +8,10 @@ use crate::request::{METRICS, Request};
 use crate::sample::{Notice, Update};
 use crate::selection::{KEPT_BESIDE_METER, SYSTEM_RUNTIME, Selection};
 
+/// So many series of a process are kept, unless more time series are asked for. Runtimes keep to their own limit, which
+/// is lower; but what comes from a process is not to decide how much memory this one needs.
+const MOST_SERIES: usize = 10_000;
+
 /// Understands the events of one session. No I/O: [`Model::item`] takes what the parser finds.
 #[derive(Debug)]
 pub struct Model {
@@ -23,12 +27,13 @@ impl Model {
     #[must_use]
     pub fn new(request: &Request) -> Self {
         let interval = request.interval.as_secs_f64();
+        let limit = MOST_SERIES.max(request.max_time_series as usize);
         Self {
             selection: request.selection.clone(),
             interval,
             trace: None,
-            event_counters: EventCounters::default(),
-            meters: Meters::new(&request.client, interval),
+            event_counters: EventCounters::new(limit),
+            meters: Meters::new(&request.client, interval, limit),
         }
     }
 
@@ -72,8 +77,7 @@ impl Model {
                     selection.includes_event_counter(provider, counter)
                         && (!superseded || selection.keeps(provider, counter))
                 };
-                let sample = self.event_counters.event(event, unix_nanos, self.interval, wanted);
-                updates.extend(sample.map(Update::Sample));
+                updates.extend(self.event_counters.event(event, unix_nanos, self.interval, wanted));
             }
             _ if provider == METRICS => {
                 let wanted = |meter: &str, instrument: &str| selection.includes_instrument(meter, instrument);

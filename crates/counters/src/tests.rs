@@ -320,10 +320,60 @@ fn what_a_target_complains_about() {
     );
 }
 
+#[test]
+fn more_series_than_anybody_needs() {
+    let mut bench = Bench::new("M,P", 1.0);
+    let mut gauge = |tags: &str| {
+        let fields = [("tags", Written::Text(tags)), ("lastValue", Written::Text("1"))];
+        bench.metric("GaugeValuePublished", ("M", "g"), &fields)
+    };
+    for n in 0..10_000 {
+        assert_eq!(values(&gauge(&format!("n={n}"))).len(), 1, "series {n}");
+    }
+    assert_eq!(gauge("n=new"), [Update::Notice(Notice::TimeSeriesLimit)]);
+    assert_eq!(gauge("n=newer"), [], "it is told once");
+    assert_eq!(values(&gauge("n=0")).len(), 1, "those that are there go on");
+
+    let mut counter = |name: &str| bench.counter("P", name, 1.0, false, 1.0, "Interval=1000");
+    for n in 0..10_000 {
+        assert_eq!(values(&counter(&n.to_string())).len(), 1, "counter {n}");
+    }
+    assert_eq!(counter("new"), [Update::Notice(Notice::TimeSeriesLimit)]);
+    assert_eq!(counter("newer"), []);
+    assert_eq!(values(&counter("0")).len(), 1);
+}
+
+#[test]
+fn nothing_is_missed_of_a_runtime_that_is_not_asked() {
+    let start = Instant::now();
+    let board = Board::new(Duration::from_secs(1), start);
+    let later = start + Duration::from_secs(9);
+    assert_eq!(board.late(later), Some(Duration::from_secs(9)));
+    assert_eq!(board.without_runtime().late(later), None);
+}
+
+#[test]
+fn the_past_that_a_board_keeps() {
+    let now = Instant::now();
+    let mut bench = Bench::new("P", 1.0);
+    let new = || Board::new(Duration::from_secs(1), now);
+    let (mut with, mut without) = (new().with_history(), new());
+    for n in 0..400 {
+        for update in bench.counter("P", "a", f64::from(n), false, 1.0, "Interval=1000") {
+            with.apply(&update, now);
+            without.apply(&update, now);
+        }
+    }
+    let row = with.find("P", "a").expect("a row");
+    assert_eq!((row.history.len(), row.history.back().map(|&(_, value)| value)), (300, Some(399.0)));
+    assert!(row.history.capacity() < 400, "{}", row.history.capacity());
+    assert!(without.find("P", "a").expect("a row").history.is_empty());
+}
+
 /// A board with everything that makes a screen difficult.
 fn difficult_board(now: Instant) -> Board {
     let mut bench = Bench::new("Shop.Meter,Shop-Events", 1.0);
-    let mut board = Board::new(Duration::from_secs(1), now - Duration::from_secs(1));
+    let mut board = Board::new(Duration::from_secs(1), now - Duration::from_secs(1)).with_history();
     let text = Written::Text;
     let mut updates = Vec::new();
     for (tags, value) in

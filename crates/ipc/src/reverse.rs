@@ -79,6 +79,27 @@ impl Idle {
     }
 }
 
+/// The runtimes that have reported: their idle connections, and their process ids as seen from here.
+type Known = HashMap<[u8; 16], (Arc<Idle>, Option<u32>)>;
+
+/// Forgets the runtimes that have ended, and closes what is left of their connections: new ones may come for ever. One
+/// that has only given its connection up to connect anew is there still; where that can't be seen, it is kept for as
+/// long as anybody has its endpoint.
+fn forget_ended(known: &mut Known) {
+    known.retain(|_, (idle, pid)| {
+        let mut newest = idle.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = match *pid {
+            Some(pid) => Path::new(&format!("/proc/{pid}")).exists(),
+            None => Arc::strong_count(idle) > 1,
+        };
+        if there || !newest.as_ref().is_some_and(given_up) {
+            return true;
+        }
+        *newest = None;
+        false
+    });
+}
+
 /// Whether the runtime has closed its end. It says nothing on an idle connection: what can be read is its end.
 fn given_up(stream: &UnixStream) -> bool {
     let mut polled = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
@@ -114,7 +135,7 @@ impl Drop for ReversePort {
 }
 
 async fn accept(listener: UnixListener, path: PathBuf, found: mpsc::UnboundedSender<Reported>) {
-    let known: Arc<Mutex<HashMap<[u8; 16], Arc<Idle>>>> = Arc::default();
+    let known: Arc<Mutex<Known>> = Arc::default();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of file descriptors, as a rule: not for ever.
@@ -135,16 +156,17 @@ async fn accept(listener: UnixListener, path: PathBuf, found: mpsc::UnboundedSen
                 .and_then(|cred| u32::try_from(cred.pid()?).ok())
                 .filter(|&pid| pid != 0);
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(idle) = known.get(&cookie) {
+            if let Some((idle, _)) = known.get(&cookie) {
                 idle.put(stream);
                 return;
             }
+            forget_ended(&mut known);
             if known.len() >= MOST_RUNTIMES {
                 return;
             }
             let idle = Arc::<Idle>::default();
             idle.put(stream);
-            known.insert(cookie, Arc::clone(&idle));
+            known.insert(cookie, (Arc::clone(&idle), pid));
             // Nobody may be left to hear of it.
             let _ = found.send(Reported { cookie, inner_pid, pid, endpoint: Endpoint::reverse(path, idle) });
         });
@@ -171,6 +193,33 @@ pub(crate) fn parse(message: &[u8; ADVERTISE_LEN]) -> Option<([u8; 16], u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_ended_is_forgotten() {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+        tokio.block_on(async {
+            let (mut known, mut kept) = (Known::new(), Vec::new());
+            let mut add = |name: u8, pid: Option<u32>, open: bool, used: bool| {
+                let (stream, peer) = UnixStream::pair().expect("a pair");
+                let idle = Arc::<Idle>::default();
+                idle.put(stream);
+                kept.push((open.then_some(peer), used.then(|| Arc::clone(&idle))));
+                known.insert([name; 16], (idle, pid));
+            };
+            let (us, nobody) = (Some(std::process::id()), Some(u32::MAX));
+            add(1, nobody, false, true);
+            add(2, nobody, true, true);
+            add(3, us, false, true);
+            add(4, None, false, true);
+            add(5, None, false, false);
+            forget_ended(&mut known);
+            let mut left: Vec<u8> = known.keys().map(|[name, ..]| *name).collect();
+            left.sort_unstable();
+            assert_eq!(left, [2, 3, 4]);
+            let (_, idle) = &kept[0];
+            assert!(idle.as_ref().expect("used").newest.lock().expect("a lock").is_none(), "it is closed");
+        });
+    }
 
     #[test]
     fn the_message() {

@@ -464,6 +464,9 @@ impl Parser {
 
     fn add_type(&mut self, block: Block, read: Result<(u32, EventType), Damage>) {
         match read {
+            // Told again: a stream may do so for as long as it lasts.
+            Ok((id, ref event_type))
+                if self.type_index.get(&id).and_then(|&index| self.types.get(index)) == Some(event_type) => {}
             Ok(_) if self.types.len() >= MOST_TYPES => self.damaged(block, Damage::TooMany(MOST_TYPES)),
             Ok((id, event_type)) => {
                 self.type_index.insert(id, self.types.len());

@@ -164,6 +164,20 @@ fn cut_off_anywhere() {
 }
 
 #[test]
+fn an_event_that_is_described_again_and_again() {
+    let mut stream = Written::new();
+    // More often than there may be different ones.
+    for _ in 0..200_000 {
+        stream.describe(1, "S", 1, "E", &[]);
+    }
+    stream.events(&[WrittenEvent { metadata: 1, sequence: 1, timestamp: 2, ..Default::default() }]);
+    stream.end();
+    let (seen, parser, end) = parse(Order::AsWritten, [stream.bytes()]);
+    assert_eq!(end, Ok(()));
+    assert_eq!((times(&seen), parser.statistics().damaged), (vec![(2, 0)], 0));
+}
+
+#[test]
 fn damage_stays_in_its_block() {
     let mut stream = Written::new();
     stream.describe(1, "S", 1, "E", &[]);

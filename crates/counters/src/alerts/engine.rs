@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::event::{Decision, Event, Fired, Warning};
 use super::rule::{Reading, Rule, Unusable};
 use crate::board::Place;
-use crate::sample::Sample;
+use crate::sample::{Sample, Series};
 
 /// A counter that nothing was heard of for so long is told, if three intervals have passed.
 const UNSEEN: Duration = Duration::from_secs(10);
@@ -82,6 +82,16 @@ impl Engine {
     /// A process has ended.
     pub fn forget(&mut self, process: usize) {
         self.processes.remove(&process);
+    }
+
+    /// A series of a process will have no more samples: what it sent last does not hold any longer.
+    pub fn ended(&mut self, process: usize, series: &Arc<Series>) {
+        if let Some(process) = self.processes.get_mut(&process) {
+            let place = Place(Arc::clone(series));
+            for state in &mut process.rules {
+                state.beyond.remove(&place);
+            }
+        }
     }
 
     /// The action for a process has come to its end.
@@ -166,7 +176,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::{Series, SeriesKind, Source, Value};
+    use crate::sample::{SeriesKind, Source, Value};
     use crate::tags::Tags;
 
     /// An engine, and a clock that only goes when told to.
@@ -309,6 +319,20 @@ mod tests {
         // A rule fires once for a process, not for each of its series.
         bench.wait(3);
         assert_eq!(bench.tagged(0, "a=2", 6.0), []);
+    }
+
+    #[test]
+    fn what_has_ended_does_not_hold_any_longer() {
+        let mut bench = bench(&["P[x]>5 for 10s"], 10, 9);
+        assert_eq!(bench.tagged(0, "a=1", 6.0), []);
+        let series =
+            bench.engine.processes[&0].rules[0].beyond.keys().next().map(|place| Arc::clone(&place.0));
+        bench.engine.ended(0, &series.expect("a series"));
+        assert!(bench.engine.processes[&0].rules[0].beyond.is_empty());
+        bench.wait(60);
+        assert_eq!(bench.tagged(0, "a=1", 6.0), [], "it begins anew");
+        bench.wait(10);
+        assert_eq!(bench.tagged(0, "a=1", 6.0), [Decision::Act]);
     }
 
     #[test]

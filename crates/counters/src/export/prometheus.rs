@@ -52,7 +52,7 @@ pub fn render(processes: &[Process<'_>], format: Format, now: Instant) -> String
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for process in processes {
         let labels = vec![("pid", process.pid.to_string()), ("process", process.name.to_owned())];
-        let up = process.watched && process.board.has_runtime() && process.board.late(now).is_none();
+        let up = process.watched && process.board.has_values() && process.board.late(now).is_none();
         let help = "whether the runtime's values come in time";
         let family = family(&mut families, "dnd_up", "gauge", "", help);
         sample(&mut family.lines, "dnd_up", &labels, None, f64::from(u8::from(up)));

@@ -90,6 +90,8 @@ pub struct Probe {
     interval: f64,
     before: Option<(Instant, Reading)>,
     pss_due: Instant,
+    /// When the process started: another one may get its id.
+    started: Option<u64>,
 }
 
 impl Probe {
@@ -134,6 +136,7 @@ impl Probe {
             interval: interval.as_secs_f64(),
             before: None,
             pss_due: now,
+            started: None,
         })
     }
 
@@ -158,8 +161,14 @@ impl Probe {
     fn reading(&mut self, now: Instant) -> Reading {
         let text = |file: &str| fs::read_to_string(self.proc.join(file)).unwrap_or_default();
         let wants = |name: &str| self.series.iter().any(|(_, s)| s.provider == OS && s.name == name);
+        let Some(process) = process::Reading::parse(&text("stat"), &text("status")) else {
+            return Reading::default();
+        };
+        if *self.started.get_or_insert(process.started) != process.started {
+            return Reading::default();
+        }
         let mut reading = Reading {
-            process: process::Reading::parse(&text("stat"), &text("status")),
+            process: Some(process),
             cgroup: self.cgroup.as_ref().map(cgroup::Group::read).unwrap_or_default(),
             fds: if wants("fds") { process::fds(&self.proc) } else { None },
             pss: None,
@@ -326,6 +335,12 @@ mod tests {
             ("cgroup cpu-throttled-periods", 25.0),
         ];
         assert_eq!(changed, own(&expected));
+
+        // Another process has got its id.
+        write(&root, &[("proc/7/stat", &stat(150, 8).replace(" 100 ", " 101 "))]);
+        updates.clear();
+        probe.read(start + Duration::from_secs(4), 0, &mut updates);
+        assert_eq!(updates, []);
     }
 
     #[test]

@@ -9,6 +9,8 @@ const TICK_MICROS: u64 = 10_000;
 /// From `stat` and `status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reading {
+    /// When it started, in ticks since the system did: with its id it names the process.
+    pub(super) started: u64,
     pub(super) cpu_micros: u64,
     pub(super) major_faults: u64,
     pub(super) threads: u64,
@@ -26,6 +28,7 @@ impl Reading {
         let field = |number: usize| -> Option<u64> { fields.get(number - 3)?.parse().ok() };
         let bytes = |name: &str| kilobytes(status, name);
         Some(Self {
+            started: field(22)?,
             cpu_micros: field(14)?.saturating_add(field(15)?).saturating_mul(TICK_MICROS),
             major_faults: field(12)?,
             threads: field(20)?,

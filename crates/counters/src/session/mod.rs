@@ -5,6 +5,7 @@ mod watching;
 
 use std::time::Duration;
 
+use dnd_ipc::procfs::ProcFs;
 use dnd_ipc::{Endpoint, resume_runtime};
 use tokio::sync::watch;
 
@@ -138,7 +139,8 @@ async fn watch_process(
 
 /// Only the operating system is asked: nothing but `/proc` tells that the process has ended.
 async fn without_sessions(pid: u32, stop: &mut watch::Receiver<bool>) -> End {
-    let path = format!("/proc/{pid}");
+    let proc = ProcFs::default();
+    let started = proc.stat(pid).map(|stat| stat.start_time);
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
@@ -146,7 +148,9 @@ async fn without_sessions(pid: u32, stop: &mut watch::Receiver<bool>) -> End {
             () = stopped(stop) => return End::Stopped,
             _ = ticks.tick() => {}
         }
-        if !std::path::Path::new(&path).exists() {
+        // Another process may have got its id; and one that nobody waits for is there when it has ended, too.
+        let there = proc.stat(pid).filter(|stat| !matches!(stat.state, 'Z' | 'X'));
+        if there.is_none_or(|stat| Some(stat.start_time) != started) {
             return End::TargetEnded;
         }
     }

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -41,11 +42,13 @@ const BEFORE_COLLECTION: Duration = Duration::from_secs(3);
 /// How long a first collection may be overdue: a target that is stopped does not come to it.
 const COLLECTION: Duration = Duration::from_secs(3);
 
+/// How much is read at a time. An interval's values of usual programs are less.
+const READ: usize = 32 * 1024;
+
 /// A session and the reader of its stream.
 pub(super) struct Live {
     session: Session,
     parser: Parser,
-    buffer: Vec<u8>,
     meters: bool,
     /// When the target confirmed its start.
     started: Instant,
@@ -87,8 +90,8 @@ impl Watching {
     }
 
     pub(super) fn add(&mut self, session: Session, meters: bool) {
-        let (parser, buffer) = (Parser::new(Order::AsWritten), vec![0; 64 * 1024]);
-        self.live.push(Live { session, parser, buffer, meters, started: Instant::now() });
+        let parser = Parser::new(Order::AsWritten);
+        self.live.push(Live { session, parser, meters, started: Instant::now() });
     }
 
     /// Starts a session, and reads those that are there meanwhile: a runtime may take its time.
@@ -147,14 +150,11 @@ impl Watching {
         Pause::End(self.over().unwrap_or(End::TargetDied))
     }
 
-    /// Takes in what was read from a stream; one that has ended is left out from here on.
+    /// Takes in what was read from a stream (the parser has it); one that has ended is left out from here on.
     fn took(&mut self, index: usize, read: io::Result<usize>) -> Result<(), Error> {
         let Some(live) = self.live.get_mut(index) else { return Ok(()) };
         let over = match read {
-            Ok(count) => {
-                live.parser.push(live.buffer.get(..count).unwrap_or_default());
-                count == 0
-            }
+            Ok(count) => count == 0,
             // A target that dies with unread bytes in its socket resets the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => true,
             Err(error) => return Err(Error::Read(error)),
@@ -284,12 +284,15 @@ async fn stop_one(live: Option<Live>) -> Option<(Result<(), dnd_ipc::Error>, Par
     }
 }
 
-/// Reads from whichever stream has something.
+/// Reads from whichever stream has something, and gives it to the stream's parser.
 async fn any(live: &mut [Live]) -> (usize, io::Result<usize>) {
     poll_fn(|context| {
+        // On the stack: many processes are watched, and none of them has anything to tell most of the time.
+        let mut bytes = [const { MaybeUninit::uninit() }; READ];
         for (index, live) in live.iter_mut().enumerate() {
-            let mut buffer = ReadBuf::new(&mut live.buffer);
+            let mut buffer = ReadBuf::uninit(&mut bytes);
             if let Poll::Ready(read) = Pin::new(&mut live.session).poll_read(context, &mut buffer) {
+                live.parser.push(buffer.filled());
                 let count = buffer.filled().len();
                 return Poll::Ready((index, read.map(|()| count)));
             }

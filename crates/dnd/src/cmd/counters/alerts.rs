@@ -159,6 +159,11 @@ impl Alerts {
         self.engine.forget(index);
     }
 
+    /// Whether an action is running for a target.
+    pub(super) fn acts_for(&self, index: usize) -> bool {
+        self.running.contains_key(&index)
+    }
+
     /// From here on nothing new is started.
     pub(super) fn close(&mut self) {
         self.closed = true;
@@ -172,8 +177,10 @@ impl Alerts {
         let now = Instant::now();
         let mut events = Vec::new();
         for update in updates {
-            if let Update::Sample(sample) = update {
-                self.engine.sample(index, sample, now, &mut events);
+            match update {
+                Update::Sample(sample) => self.engine.sample(index, sample, now, &mut events),
+                Update::Ended(series) => self.engine.ended(index, series),
+                _ => {}
             }
         }
         events.iter().map(|event| self.event(index, subject, event)).collect()

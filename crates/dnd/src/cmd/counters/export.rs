@@ -128,7 +128,7 @@ impl Export {
         let now = Instant::now();
         let due = match push.due {
             Some(due) => due,
-            None if targets.iter().any(|target| target.board.has_runtime()) => now,
+            None if targets.iter().any(|target| target.board.has_values()) => now,
             None => return,
         };
         if now < due {

@@ -1,6 +1,7 @@
 //! The loop behind every way to watch counters: sessions with any number of processes on one side, a sink on the other,
 //! and between them everything that can end it, so that no session is ever left running.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,10 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long an orderly end may take before a second Ctrl-C cuts it short: doing so can hang a process that is in its
 /// first collection of values.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So many processes that have ended are kept, with their last values: where new ones start all the time, there is no
+/// end to them.
+const ENDED: usize = 20;
 
 /// A process being watched.
 pub(super) struct Target {
@@ -66,6 +71,14 @@ pub(super) trait Sink {
 
     /// Time has passed, or a target has changed its state.
     fn tick(&mut self, targets: &[Target]) -> io::Result<()>;
+
+    /// Whether it shows charts, which need the recent past of all values.
+    fn charts(&self) -> bool {
+        false
+    }
+
+    /// The target at `index`, which ended long ago, has made room for another one.
+    fn replaced(&mut self, _index: usize) {}
 
     /// Somebody wants something. Whether to go on.
     fn input(&mut self, _targets: &[Target], _input: Input) -> io::Result<bool> {
@@ -122,8 +135,10 @@ pub(super) async fn watch(
         sessions: JoinSet::new(),
         stop: watch::channel(false).0,
         sender,
-        errors: Vec::new(),
+        ended: VecDeque::new(),
+        error: None,
         alerts,
+        charts: sink.charts(),
     };
     for subject in first {
         hub.add(subject);
@@ -167,11 +182,15 @@ pub(super) async fn watch(
             () = &mut deadline, if !stopping => Ok(false),
             arrival = next(&mut more), if !stopping => {
                 match arrival {
-                    Some(Arrival::Found(subject)) => hub.add(*subject),
+                    Some(Arrival::Found(subject)) => {
+                        if let Some(index) = hub.add(*subject) {
+                            sink.replaced(index);
+                        }
+                    }
                     // The sessions of what has ended come to their own end.
                     Some(Arrival::Over) => more = None,
                     Some(Arrival::Failed(error)) => {
-                        hub.errors.push(error);
+                        hub.error.get_or_insert(error);
                         // Of several, others may still come.
                         stopping = single && hub.stop();
                     }
@@ -224,7 +243,7 @@ pub(super) async fn watch(
     ended.and_then(|()| writer::finish()).map_err(|error| sink.failed(error))?;
     // Of several, those that could be watched are what was asked for.
     if (single || hub.targets.iter().all(|target| matches!(target.state, State::Failed(_))))
-        && let Some(error) = hub.errors.into_iter().next()
+        && let Some(error) = hub.error
     {
         return Err(error);
     }
@@ -257,8 +276,13 @@ struct Hub {
     sessions: JoinSet<(usize, Result<End, dnd_counters::Error>)>,
     stop: watch::Sender<bool>,
     sender: mpsc::UnboundedSender<(usize, Message)>,
-    errors: Vec<CliError>,
+    /// The places of targets that have ended, the first to end first.
+    ended: VecDeque<usize>,
+    /// What went wrong first.
+    error: Option<CliError>,
     alerts: Option<Alerts>,
+    /// Whether boards keep the recent past.
+    charts: bool,
 }
 
 impl Hub {
@@ -278,8 +302,10 @@ impl Hub {
         told.iter().try_for_each(|told| sink.alert(&self.targets, told))
     }
 
-    fn add(&mut self, subject: Subject) {
-        let index = self.targets.len();
+    /// Watches another process. If it takes the place of one that has ended, gives that.
+    fn add(&mut self, subject: Subject) -> Option<usize> {
+        let replaced = self.room();
+        let index = replaced.unwrap_or(self.targets.len());
         let now = Instant::now();
         let (mut request, stopped, sender) =
             (self.request.clone(), self.stop.subscribe(), self.sender.clone());
@@ -287,13 +313,18 @@ impl Hub {
         let (endpoint, resume, pid) = (subject.endpoint.clone(), subject.resume, subject.pid);
         let probe =
             if subject.local { Probe::new(pid, &request.selection, request.interval, now) } else { None };
-        self.targets.push(Target {
-            probe,
-            board: Board::new(request.interval, now),
-            state: State::Starting,
-            since: super::unix_nanos_now(),
-            subject,
-        });
+        let mut board = Board::new(request.interval, now);
+        if self.charts {
+            board = board.with_history();
+        }
+        if request.sessions().is_empty() {
+            board = board.without_runtime();
+        }
+        let target = Target { probe, board, state: State::Starting, since: super::unix_nanos_now(), subject };
+        match replaced.and_then(|index| self.targets.get_mut(index)) {
+            Some(place) => *place = target,
+            None => self.targets.push(target),
+        }
         if let Some(alerts) = &mut self.alerts {
             alerts.watch(index);
         }
@@ -304,6 +335,17 @@ impl Hub {
             };
             (index, session::run(&endpoint, pid, request, resume, stopped, send).await)
         });
+        replaced
+    }
+
+    /// The place of a target that nobody needs any more, if many have ended.
+    fn room(&mut self) -> Option<usize> {
+        if self.ended.len() < ENDED {
+            return None;
+        }
+        let acting = |index: usize| self.alerts.as_ref().is_some_and(|alerts| alerts.acts_for(index));
+        let oldest = self.ended.iter().position(|&index| !acting(index))?;
+        self.ended.remove(oldest)
     }
 
     fn message(&mut self, index: usize, message: Message, sink: &mut dyn Sink) -> io::Result<bool> {
@@ -354,17 +396,21 @@ impl Hub {
                 if let Some(alerts) = &mut self.alerts {
                     alerts.forget(index);
                 }
+                self.ended.push_back(index);
+                target.probe = None;
                 target.state = match end {
                     Ok(end) => State::Ended(end),
                     Err(error) => {
                         let text = error.to_string();
                         let (kind, hints) = (error.kind(), error.hints());
-                        self.errors.push(CliError::Explained { kind, error: Box::new(error), hints });
+                        self.error.get_or_insert(CliError::Explained { kind, error: Box::new(error), hints });
                         State::Failed(text)
                     }
                 };
             }
-            Err(error) => self.errors.push(CliError::new(Kind::Internal, error.to_string())),
+            Err(error) => {
+                self.error.get_or_insert(CliError::new(Kind::Internal, error.to_string()));
+            }
         }
     }
 }

@@ -67,18 +67,19 @@ impl Sink for Documents {
     fn updates(&mut self, targets: &[Target], index: usize, updates: &[Update]) -> io::Result<()> {
         self.targets.resize_with(targets.len(), Pending::default);
         let Some(pending) = self.targets.get_mut(index) else { return Ok(()) };
-        let mut runtime = false;
+        let asks_runtime = targets.get(index).is_none_or(|target| target.board.asks_runtime());
+        let mut begun = false;
         for update in updates {
             match update {
                 Update::Sample(sample) => {
-                    runtime |= sample.series.source != dnd_counters::Source::Os;
+                    begun |= sample.series.source != dnd_counters::Source::Os || !asks_runtime;
                     pending.samples.push(sample.clone());
                 }
                 Update::Notice(notice) => pending.notices.push(notice.clone()),
                 _ => {}
             }
         }
-        if pending.due.is_none() && runtime {
+        if pending.due.is_none() && begun {
             pending.due = Some(Instant::now() + (self.interval / 2).min(Duration::from_millis(500)));
         }
         Ok(())
@@ -107,6 +108,12 @@ impl Sink for Documents {
         }
         self.said.failures(targets);
         Ok(())
+    }
+
+    fn replaced(&mut self, index: usize) {
+        if let Some(pending) = self.targets.get_mut(index) {
+            *pending = Pending::default();
+        }
     }
 
     fn alert(&mut self, targets: &[Target], told: &Told) -> io::Result<()> {

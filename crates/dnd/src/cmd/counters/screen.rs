@@ -107,7 +107,7 @@ impl Screen {
                 let status = match target.state {
                     State::Ended(End::TargetEnded | End::TargetDied) => Status::Ended,
                     State::Failed(_) => Status::Lost,
-                    _ if target.board.has_runtime() => Status::Running,
+                    _ if target.board.has_values() => Status::Running,
                     _ => Status::Waiting,
                 };
                 (&target.board, Instant::now(), status)
@@ -224,8 +224,19 @@ fn state(target: &Target) -> String {
 }
 
 impl Sink for Screen {
-    fn updates(&mut self, targets: &[Target], _index: usize, _updates: &[Update]) -> io::Result<()> {
-        self.draw(targets)
+    fn charts(&self) -> bool {
+        true
+    }
+
+    fn replaced(&mut self, index: usize) {
+        if self.shown == Some(index) {
+            (self.shown, self.frozen) = (None, None);
+        }
+    }
+
+    fn updates(&mut self, targets: &[Target], index: usize, _updates: &[Update]) -> io::Result<()> {
+        // The list of many processes is not drawn for each of them: a tick does, a moment later.
+        if self.shown == Some(index) { self.draw(targets) } else { Ok(()) }
     }
 
     fn tick(&mut self, targets: &[Target]) -> io::Result<()> {
