@@ -10,10 +10,12 @@ use dnd_clr::threads::Thread;
 use dnd_clr::{Progress, Root, RootKind, Runtime, StackRoots};
 use dnd_memory::{Core as CoreFile, FileOptions, WithFiles};
 use dnd_testkit::{
-    By, Core, CoreSpec, Kind, core, crash_core, kernel_cores, must, one_per_major, oracle_for, runtime,
+    By, Core, CoreSpec, Dnd, Kind, core, crash_core, kernel_cores, must, one_per_major, oracle_for, runtime,
     runtimes, shared_core, single_files, skip,
 };
 use serde_json::Value;
+
+use super::DND;
 
 /// (instruction pointer, stack pointer, method, name)
 type Managed = (u64, u64, u64, String);
@@ -598,6 +600,22 @@ fn a_dump_without_the_tables_says_so() {
         );
         assert!(exact.roots.iter().any(Root::is_conservative));
     });
+}
+
+/// A lock counts its waiting threads even where no stack tells which they are.
+#[test]
+fn waiting_threads_that_no_stack_shows_are_counted() {
+    let Some(core) = shared_core("linux-musl-x64-10.0.12/wks-gc.gcore") else { return };
+    let ask = || Dnd::new(DND).args(["dump", "analyze"]).arg(&core.path).args(["-c", "deadlocks"]);
+    let output = ask().run();
+    let said = "0 deadlocks, 0 threads wait for a lock, 2 more by the locks' own count.\n";
+    assert!(output.code == Some(6) && output.stdout.ends_with(said), "{} {}", output.stdout, output.stderr);
+    assert!(output.stderr.contains("what their threads wait for is not known"), "{}", output.stderr);
+    assert!(output.stderr.contains("so types have no names: --modules FOLDER"), "{}", output.stderr);
+    let answer = ask().args(["--json"]).run();
+    let answer: Value = must(serde_json::from_str(&answer.stdout), &answer.stderr);
+    let unseen = answer["unseen"].as_array().map(Vec::as_slice).unwrap_or_default();
+    assert_eq!(unseen.iter().map(|one| &one["waiters"]).collect::<Vec<_>>(), [1, 1], "{answer}");
 }
 
 #[test]

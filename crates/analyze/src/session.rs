@@ -55,6 +55,8 @@ pub struct Session<'r> {
     pub(crate) signal: Option<Signal>,
     /// Operating system id of the thread that commands about a thread mean.
     pub(crate) current_thread: Cell<Option<u32>>,
+    /// Of how many modules it was said that their types have no names.
+    nameless: Cell<usize>,
 }
 
 impl<'r> Session<'r> {
@@ -69,6 +71,7 @@ impl<'r> Session<'r> {
             all_statics: OnceCell::new(),
             signal: None,
             current_thread: Cell::new(None),
+            nameless: Cell::new(0),
         }
     }
 
@@ -100,6 +103,7 @@ impl<'r> Session<'r> {
         let args = Args::parse(command.name(), words, command.options, command.max_operands)?;
         let mut call = Call { session: self, args, out: Out::new(to), format, notes };
         let result = (command.run)(&mut call);
+        call.note_names();
         // What was written before an error is part of the answer.
         let written = call.out.finish();
         let flow = result?;
@@ -186,6 +190,24 @@ impl<'s> Call<'_, 's> {
         }
     }
 
+    /// Notes that types have no names; in text not twice of the same modules.
+    fn note_names(&mut self) {
+        let nameless = self.runtime().nameless_modules();
+        let Some(first) = nameless.first().map(|module| module.path.clone()) else { return };
+        let said = self.session.nameless.replace(nameless.len());
+        if self.format == Format::Text && said == nameless.len() {
+            return;
+        }
+        let (modules, besides) = match nameless.len() {
+            1 => (first, String::new()),
+            n => (first, format!(" and {} more", n - 1)),
+        };
+        self.note(format!(
+            "the metadata of {modules}{besides} is neither in the dump nor in a file that is the same, so types have no names: \
+             --modules FOLDER names a folder that has these files"
+        ));
+    }
+
     pub(crate) fn progress(&self) -> &'s Progress {
         self.session.progress
     }
@@ -199,6 +221,7 @@ impl<'s> Call<'_, 's> {
 
     /// Writes the notes so far as the field `notes` of such a document.
     pub(crate) fn json_notes(&mut self) -> Result<(), Error> {
+        self.note_names();
         if self.notes.is_empty() {
             return Ok(());
         }
@@ -217,6 +240,7 @@ impl<'s> Call<'_, 's> {
         match self.format {
             Format::Text => facts.text(&mut self.out),
             Format::Json => {
+                self.note_names();
                 let schema = format!("dnd.analyze.{command}");
                 let facts = Noted { facts, notes: self.notes };
                 let document = Envelope { schema: &schema, version, facts };

@@ -152,7 +152,8 @@ impl Explain for Error {
             }
             Error::Missing { .. } => {
                 "dumps of type Mini and Triage have no heap; collect one with `dnd dump collect --type Heap` (of a program in \
-                 a single file with `--type Full`). `dnd dump info` lists what can be asked of this one"
+                 a single file with `--type Full`). Where the runtime can be opened, eeversion, clrthreads and clrmodules work; \
+                 `dnd dump info` tells"
             }
             _ => return Vec::new(),
         };

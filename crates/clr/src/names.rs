@@ -159,7 +159,10 @@ impl Runtime<'_> {
         let address =
             table.module(self.target(), self.layout()).map_err(|_| unknown("module not in the dump"))?;
         let module = self.module(address);
-        let metadata = module.metadata().ok_or_else(|| unknown("no metadata"))?;
+        let Some(metadata) = module.metadata() else {
+            self.has_no_names(address);
+            return Err(unknown("no metadata"));
+        };
         let row = self.definition_row(table, address);
         let mut row = row.ok_or_else(|| unknown("type outside the table's range"))?;
         let mut parts = Vec::new();

@@ -1,5 +1,6 @@
 //! A runtime in a target: the entry to everything else.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -45,6 +46,8 @@ pub struct Runtime<'t> {
     version: OnceLock<Option<Version>>,
     modules: Mutex<FxHashMap<u64, Arc<Module<'t>>>>,
     pdbs: Mutex<Pdbs>,
+    /// Modules whose types were asked for their names and have none.
+    nameless: Mutex<BTreeSet<u64>>,
     tables: Mutex<FxHashMap<u64, MethodTable>>,
     ranges: OnceLock<Result<RangeList, Error>>,
     unwind_tables: UnwindTables,
@@ -97,6 +100,7 @@ impl<'t> Runtime<'t> {
             version: OnceLock::new(),
             modules: Mutex::default(),
             pdbs: Mutex::default(),
+            nameless: Mutex::default(),
             tables: Mutex::default(),
             ranges: OnceLock::new(),
             unwind_tables: UnwindTables::default(),
@@ -189,6 +193,19 @@ impl<'t> Runtime<'t> {
     /// The build, as far as it can be told; looked for on the first call.
     pub fn version(&self) -> Option<&Version> {
         self.version.get_or_init(|| version::find(self.target, &self.image)).as_ref()
+    }
+
+    /// Modules whose types could not be named so far, because there is no metadata of them.
+    #[must_use]
+    pub fn nameless_modules(&self) -> Vec<Arc<Module<'t>>> {
+        let nameless = self.nameless.lock().map(|nameless| nameless.clone()).unwrap_or_default();
+        nameless.into_iter().map(|address| self.module(address)).collect()
+    }
+
+    pub(crate) fn has_no_names(&self, module: u64) {
+        if let Ok(mut nameless) = self.nameless.lock() {
+            nameless.insert(module);
+        }
     }
 
     /// The number under which it was released, for example `8.0.4`: from the number of its build, else (3.1) from the

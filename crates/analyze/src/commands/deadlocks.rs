@@ -42,6 +42,16 @@ struct Answer {
     cycles: Vec<Vec<Waiter>>,
     /// Threads that wait for a lock outside these.
     waiting: Vec<Waiter>,
+    /// Monitors that count more waiting threads than were found.
+    unseen: Vec<Unseen>,
+}
+
+/// A monitor for which threads wait whose stacks do not tell.
+#[derive(Debug, Serialize)]
+struct Unseen {
+    lock: Lock,
+    /// How many.
+    waiters: usize,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -106,12 +116,16 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         .collect();
     // Thread* → what it waits for.
     let mut waits: Vec<(&Thread, Option<Held>)> = Vec::new();
+    let mut incomplete = 0;
     for thread in threads.iter().filter(|thread| thread.os_id != 0) {
         call.cancelled()?;
         match waits_for(runtime, threads, thread, &monitors) {
             Ok(Some(held)) => waits.push((thread, held)),
             Ok(None) => {}
-            Err(why) => call.note(format!("the stack of thread {:#x} is incomplete: {why}", thread.os_id)),
+            Err(why) => {
+                incomplete += 1;
+                call.note(format!("the stack of thread {:#x} is incomplete: {why}", thread.os_id));
+            }
         }
     }
     let next: HashMap<u64, u64> =
@@ -134,7 +148,21 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         .collect();
     let cycles =
         cycles.iter().map(|cycle| cycle.iter().filter_map(|&one| waiter(one, true)).collect()).collect();
-    call.emit("deadlocks", 1, &Answer { cycles, waiting })
+    let unseen = blocks.blocks.iter().filter(|block| block.locked).filter_map(|block| {
+        let found = waits.iter().filter(|(_, held)| held.is_some_and(|held| held.object == block.object));
+        let waiters = usize::try_from(block.waiters).unwrap_or(usize::MAX).saturating_sub(found.count());
+        let held = Held { object: block.object, owner: block.owner?, kind: LockKind::Monitor, certain: true };
+        (waiters > 0).then_some(Unseen { lock: lock(runtime, threads, held)?, waiters })
+    });
+    let answer = Answer { cycles, waiting, unseen: unseen.collect() };
+    let flow = call.emit("deadlocks", 1, &answer)?;
+    match incomplete {
+        0 => Ok(flow),
+        1 => Err(Error::Partial("a stack is incomplete: what its thread waits for is not known".to_owned())),
+        n => Err(Error::Partial(format!(
+            "{n} stacks are incomplete: what their threads wait for is not known"
+        ))),
+    }
 }
 
 /// The rings in a map in which each has at most one successor, each beginning with its lowest member.
@@ -293,20 +321,24 @@ fn frames(runtime: &Runtime<'_>, thread: &Thread) -> Vec<FrameFacts> {
     managed.map(|frame| frame_facts(runtime, frame, true)).collect()
 }
 
+impl Lock {
+    fn text(&self, out: &mut Out<'_>) {
+        out.fmt(format_args!("{:016x} ", self.object.0));
+        out.name(&self.type_name);
+        out.fmt(format_args!(
+            ", which thread {:#x} (managed {}) holds{}\n",
+            self.owner_os_id,
+            self.owner_managed_id,
+            if self.certain { "" } else { " (probably)" }
+        ));
+    }
+}
+
 impl Waiter {
     fn text(&self, out: &mut Out<'_>) {
         out.fmt(format_args!("Thread {:#x} (managed {}) waits for ", self.os_id, self.managed_id));
         match &self.lock {
-            Some(lock) => {
-                out.fmt(format_args!("{:016x} ", lock.object.0));
-                out.name(&lock.type_name);
-                out.fmt(format_args!(
-                    ", which thread {:#x} (managed {}) holds{}\n",
-                    lock.owner_os_id,
-                    lock.owner_managed_id,
-                    if lock.certain { "" } else { " (probably)" }
-                ));
-            }
+            Some(lock) => lock.text(out),
             None => out.line("a lock; its stack does not show which"),
         }
         for frame in &self.frames {
@@ -327,6 +359,13 @@ impl Facts for Answer {
             out.line("Waiting for a lock:");
             self.waiting.iter().for_each(|waiter| waiter.text(out));
         }
+        if !self.unseen.is_empty() {
+            out.line("Locks that threads wait for whose stacks do not show it:");
+            for Unseen { lock, waiters } in &self.unseen {
+                out.fmt(format_args!("{waiters} for "));
+                lock.text(out);
+            }
+        }
         let (cycles, waiting) = (self.cycles.len(), self.waiting.len());
         let deadlocks = if cycles == 1 { "deadlock" } else { "deadlocks" };
         let threads = match (cycles, waiting) {
@@ -335,7 +374,12 @@ impl Facts for Answer {
             (_, 1) => "more thread waits",
             _ => "more threads wait",
         };
-        out.fmt(format_args!("{cycles} {deadlocks}, {waiting} {threads} for a lock.\n"));
+        let unseen: usize = self.unseen.iter().map(|unseen| unseen.waiters).sum();
+        let unseen = match unseen {
+            0 => String::new(),
+            n => format!(", {n} more by the locks' own count"),
+        };
+        out.fmt(format_args!("{cycles} {deadlocks}, {waiting} {threads} for a lock{unseen}.\n"));
     }
 }
 

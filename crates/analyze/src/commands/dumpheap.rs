@@ -293,9 +293,14 @@ impl Query {
 /// Notes what the reader must know of an answer that is not whole.
 pub(super) fn damage_notes(call: &mut Call<'_, '_>, damage: &Damage) {
     if damage.places > 0 {
+        let places = if damage.places == 1 {
+            "a damaged place was".to_owned()
+        } else {
+            format!("{} damaged places were", damage.places)
+        };
+        let bytes = damage.bytes;
         call.note(format!(
-            "{} damaged places were skipped, {} bytes in all: the objects there are not in this answer",
-            damage.places, damage.bytes
+            "{places} skipped, {bytes} bytes in all: the objects there are not in this answer"
         ));
     }
     if damage.missing_bytes > 0 {
