@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use dnd_testkit::{Dnd, Key, Output, Running, Target, one_per_major, runtimes};
+use dnd_testkit::{Dnd, Output, Running, Target, must, one_per_major, runtimes};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -41,7 +41,7 @@ fn wait_samples(running: &Running, want: impl Fn(&[Value]) -> bool) {
 
 /// Asks it to end as Ctrl-C does.
 #[track_caller]
-fn interrupt(running: Running) -> Output {
+pub(crate) fn interrupt(running: Running) -> Output {
     running.signal(Signal::SIGINT);
     running.wait()
 }
@@ -202,7 +202,7 @@ fn lines_can_be_searched() {
 }
 
 /// The runtime whose Meters are the richest.
-fn newest() -> Option<dnd_testkit::Runtime> {
+pub(crate) fn newest() -> Option<dnd_testkit::Runtime> {
     runtimes().pop().filter(|runtime| runtime.major() >= 8)
 }
 
@@ -371,68 +371,6 @@ fn two_watch_the_same_process() {
 }
 
 #[test]
-fn several_processes_at_once() {
-    let mut targets: Vec<_> =
-        one_per_major().iter().map(|runtime| Target::spawn(runtime, "Counters", &[])).collect();
-    let (Some(first), true) = (targets.first(), targets.len() > 1) else { return };
-    let pids: Vec<_> = targets.iter().map(|target| target.pid().to_string()).collect();
-    let all =
-        || Dnd::new(DND).args(["counters", "monitor", "-p", &pids.join(","), "--refresh-interval", "0.2"]);
-    let running = all().args(["--counters", "Bench-Counters"]).spawn();
-    let seen = |text: &str, pid: &str| text.contains(&format!("\t{pid}\tBench-Counters\tpolled\t42.5\t"));
-    running.wait_stdout(|text| pids.iter().all(|pid| seen(text, pid)).then_some(()));
-    interrupt(running).success();
-
-    let mut screen = all().pty(20, 100);
-    screen.wait_until(|text| {
-        let row = |pid: &String| text.lines().any(|line| line.contains(pid) && !line.contains(" - "));
-        text.contains(&format!("{} processes", pids.len())) && pids.iter().all(row)
-    });
-    screen.press(Key::Down);
-    screen.wait_until(|text| text.lines().any(|line| line.starts_with('>') && line.contains(&pids[1])));
-    screen.press(Key::Enter);
-    screen.wait_for(&format!("Status: Running - {}", pids[1]));
-    screen.keys("/gc-heap-size\r");
-    screen.wait_until(|text| text.contains("GC Heap Size (MB)") && !text.contains("threads"));
-    screen.keys("c");
-    screen.wait_until(|text| text.contains("\nGC Heap Size (MB)") && text.contains(">   GC Heap Size (MB)"));
-    screen.press(Key::Escape);
-    screen.wait_until(|text| !text.contains("Search:"));
-    screen.press(Key::Escape);
-    screen.wait_for("processes");
-    // One that ends stays in the list; the others go on.
-    let gone = first.pid().to_string();
-    targets.remove(0).stop();
-    screen.wait_until(|text| text.lines().any(|line| line.contains(&gone) && line.ends_with("ended")));
-    screen.keys("q");
-    assert!(screen.wait_end().success());
-    assert!(targets.iter_mut().all(Target::alive));
-}
-
-#[test]
-fn processes_that_come_later() {
-    let Some(runtime) = newest() else { return };
-    let pattern = [
-        "counters",
-        "monitor",
-        "-n",
-        "Mete*",
-        "--counters",
-        "OS[threads],Bench.Meter",
-        "--refresh-interval",
-        "0.2",
-    ];
-    let running = Dnd::new(DND).args(pattern).spawn();
-    let target = Target::spawn(&runtime, "Meters", &[]);
-    let sees = |target: &Target| format!("\t{}\tBench.Meter\tbench.gauge[room=red]\t7\t", target.pid());
-    running.wait_stdout(|text| text.contains(&sees(&target)).then_some(()));
-    target.stop();
-    let target = Target::spawn(&runtime, "Meters", &[]);
-    running.wait_stdout(|text| text.contains(&sees(&target)).then_some(()));
-    interrupt(running).success();
-}
-
-#[test]
 fn limits_of_the_target_are_told() {
     let Some(runtime) = newest() else { return };
     let mut target = Target::spawn(&runtime, "Meters", &[]);
@@ -450,6 +388,55 @@ fn limits_of_the_target_are_told() {
 }
 
 #[test]
+fn limits_of_histograms_are_told() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let mut target = Target::spawn(&runtime, "Meters", &[]);
+        let counters = ["--counters", "Bench.Odd[odd.spread,odd.failing]", "--refresh-interval", "0.2"];
+        let running = monitor(&target).args(counters).args(["--maxHistograms", "3"]).spawn();
+        running.wait_stdout(|text| text.contains("\todd.failing\t").then_some(()));
+        target.ask("spread 20", "done");
+        running.wait_stderr(|text| text.contains("limit of histograms was reached").then_some(()));
+        running.wait_stdout(|text| text.contains("\todd.spread[").then_some(()));
+        let text = interrupt(running).success();
+        let series: std::collections::BTreeSet<_> = text
+            .lines()
+            .filter(|line| line.contains("Percentile=50]"))
+            .filter_map(|l| l.split('\t').nth(3))
+            .collect();
+        assert_eq!(series.len(), 3, "{}: {series:?}", runtime.version);
+    }
+}
+
+#[test]
+fn what_the_system_says_is_what_it_says_elsewhere() {
+    for runtime in one_per_major() {
+        let target = Target::spawn(&runtime, "Counters", &[]);
+        let pid = target.pid();
+        let count =
+            |folder: &str| must(std::fs::read_dir(format!("/proc/{pid}/{folder}")), folder).count() as f64;
+        let memory = || {
+            let status = must(std::fs::read_to_string(format!("/proc/{pid}/status")), "status");
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() * 1024.0
+        };
+        // No session is started for these, so nothing in the process changes.
+        let arguments = ["--counters", "OS[threads,fds,rss,pss]", "--refresh-interval", "0.2", "--json"];
+        let running = monitor(&target).args(arguments).spawn();
+        wait_samples(&running, |samples| !of(samples, "rss").is_empty());
+        target.signal(Signal::SIGSTOP);
+        let (threads, fds, rss) = (count("task"), count("fd"), memory());
+        let before = running.wait_stdout(|text| Some(of(&samples(text), "rss").len()));
+        wait_samples(&running, |samples| of(samples, "rss").len() > before + 3);
+        let samples = samples(&interrupt(running).success());
+        let last = |name: &str| of(&samples, name).last().and_then(|s| s["value"].as_f64());
+        assert_eq!((last("threads"), last("fds"), last("rss")), (Some(threads), Some(fds), Some(rss)));
+        assert!(last("pss").is_some_and(|pss| pss > 0.0 && pss <= rss), "{samples:?}");
+        target.signal(Signal::SIGCONT);
+        target.stop();
+    }
+}
+
+#[test]
 fn bad_arguments() {
     let fails = |args: &[&str]| Dnd::new(DND).args(["counters", "monitor"]).args(args).run().fails(2);
     assert!(fails(&["-p", "1", "--counters", "A[b"]).contains("a `[` is not closed"));
@@ -457,4 +444,16 @@ fn bad_arguments() {
     assert!(fails(&["-p", "1", "--maxHistograms", "-1"]).contains("maxHistograms"));
     assert!(fails(&["-p", "1", "--duration", "soon"]).contains("DD:HH:MM:SS"));
     assert!(fails(&["-p", "0"]).contains("0"));
+    assert!(fails(&["-p", "x"]).contains("'x'"));
+    assert!(fails(&["-p", "1", "-n", "x"]).contains("cannot be used with"));
+    assert!(fails(&["-p", "1", "--", "true"]).contains("cannot be used with"));
+    assert!(fails(&[]).contains("which process?"));
+    assert!(fails(&["--diagnostic-port", "/tmp/port,both"]).contains("PATH,listen or PATH,connect"));
+    // Bad is one thing, absent another.
+    let absent = |args: &[&str]| Dnd::new(DND).args(["counters", "monitor"]).args(args).run().fails(3);
+    assert!(absent(&["-p", "4294967295"]).contains("there is no process 4294967295"));
+    assert!(absent(&["-n", "no such name"]).contains("no .NET process is named `no such name`"));
+    assert!(absent(&["-p", &std::process::id().to_string()]).contains("is not a .NET process"));
+    assert!(absent(&["--diagnostic-port", "/no/such/port,connect"]).contains("/no/such/port"));
+    assert!(absent(&["--", "/no/such/program"]).contains("cannot run `/no/such/program`"));
 }

@@ -183,3 +183,100 @@ fn several_processes_in_one_file() {
     let refused = Dnd::new(DND).args(all).arg("--compat").dir(&dir).run().fails(2);
     assert!(refused.contains("--compat is for one process"), "{refused}");
 }
+
+/// Tags that other tools get wrong, in every form that is written here; the screen, Prometheus and OTLP have tests of their own.
+#[test]
+fn tags_that_hold_anything() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let target = Target::spawn(&runtime, "Meters", &[]);
+        let (_scratch, dir) = Dnd::scratch();
+        let pid = target.pid().to_string();
+        let written = |command: &str, more: &[&str]| {
+            let arguments = ["counters", command, "-p", &pid, "--counters", "Bench.Odd[odd.tags]"];
+            let dnd = Dnd::new(DND).args(arguments).args(["--refresh-interval", "0.2", "--duration", "1s"]);
+            dnd.args(more).dir(&dir).run().success()
+        };
+        let rooms = ["\"q\"\n", "a,b=c", "\u{1b}[2J"];
+        let name = &runtime.version;
+
+        // Lines are lines, and no escape reaches a terminal.
+        let text = written("monitor", &[]);
+        for (room, value) in [("\"q\"\\n", 1), ("a,b=c", 2), ("\\x1b[2J", 3)] {
+            let line = format!("\tBench.Odd\todd.tags[room={room}]\t{value}\t");
+            assert!(text.contains(&line), "{name}: {line} in {text}");
+        }
+        assert!(!text.contains('\u{1b}') && text.lines().all(|line| line.split('\t').count() == 6), "{text}");
+
+        // The peers' exact form: nothing quoted, so a newline breaks the row; commas are semicolons there.
+        let text = written("collect", &["-o", "-", "--compat"]);
+        for row in [",Bench.Odd,odd.tags[room=\"q\"\n],Metric,1\n", ",odd.tags[room=a;b=c],Metric,2\n"] {
+            assert!(text.contains(row), "{name}: {row} in {text}");
+        }
+        let rows = csv(&written("collect", &["-o", "-"]));
+        for (room, value) in rooms.iter().zip(["1", "2", "3"]) {
+            let is = |row: &&Vec<String>| row[2] == format!("odd.tags[room={room}]") && row[4] == value;
+            assert!(rows.iter().any(|row| is(&row)), "{name}: {rows:?}");
+        }
+
+        let json: Value =
+            must(serde_json::from_str(&written("collect", &["-o", "-", "--format", "json"])), name);
+        for (room, value) in rooms.iter().zip([1.0, 2.0, 3.0]) {
+            let events = json["Events"].as_array().cloned().unwrap_or_default();
+            let is = |event: &&Value| event["tags"] == format!("room={room}") && event["value"] == value;
+            assert!(events.iter().any(|event| is(&event)), "{name}: {json}");
+        }
+        for (command, more) in [("collect", &["-o", "-", "--format", "ndjson"][..]), ("monitor", &["--json"])]
+        {
+            let text = written(command, more);
+            for (room, value) in rooms.iter().zip([1.0, 2.0, 3.0]) {
+                let is = |sample: &Value| sample["tags"]["room"] == *room && sample["value"] == value;
+                let found = text.lines().any(|line| {
+                    let document: Value = must(serde_json::from_str(line), line);
+                    document["samples"].as_array().is_some_and(|samples| samples.iter().any(is))
+                });
+                assert!(found, "{name}: {room:?} in {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn five_a_second_is_5() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let target = Target::spawn(&runtime, "Meters", &[]);
+        let (_scratch, dir) = Dnd::scratch();
+        let pid = target.pid().to_string();
+        // It grows by 5 whenever it is collected, which is once a second.
+        let arguments =
+            ["counters", "collect", "-p", &pid, "--counters", "Bench.Odd[odd.steady]", "-o", "c.csv"];
+        let rate = "odd.steady (Count / 1 sec),Rate,";
+        let more = ["--alert", "Bench.Odd[odd.steady]>4/s", "--alert", "Bench.Odd[odd.steady]>5/s"];
+        let running = Dnd::new(DND).args(arguments).args(more).dir(&dir).spawn();
+        let path = dir.join("c.csv");
+        wait_file(&running, &path, |text| (text.matches(rate).count() >= 3).then_some(()));
+        running.wait_stderr(|text| text.contains("odd.steady").then_some(()));
+        running.signal(Signal::SIGINT);
+        let output = running.wait();
+        let text = must(std::fs::read_to_string(&path), "file");
+        let rates: Vec<_> = text.lines().filter_map(|line| Some(line.split_once(rate)?.1)).collect();
+        assert!(rates.iter().all(|rate| *rate == "5"), "{}: {text}", runtime.version);
+        let raised = |limit: &str| {
+            output
+                .stderr
+                .lines()
+                .any(|l| l.contains(&format!("odd.steady]>{limit}/s")) && !l.contains("watching"))
+        };
+        assert!(raised("4") && !raised("5"), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn bad_arguments() {
+    let Some(target) = newest("Counters") else { return };
+    let (_scratch, dir) = Dnd::scratch();
+    let fails = |args: &[&str], code: i32| collect(&target, &dir).args(args).run().fails(code);
+    assert!(fails(&["--format", "xml"], 2).contains("csv, json, ndjson"));
+    assert!(fails(&["--format", "json", "--compat"], 2).contains("--compat is for csv"));
+    assert!(fails(&["-o", "no/such/folder/x"], 3).contains("cannot create no/such/folder/x.csv"));
+    assert!(fails(&["-o", "/proc/x.csv"], 3).contains("cannot create /proc/x.csv"));
+}

@@ -1,17 +1,13 @@
 //! The screen of `dnd counters monitor`, in a real terminal.
 
-use dnd_testkit::{Dnd, Key, Target, one_per_major, runtimes};
+use dnd_testkit::{Dnd, Key, Target, one_per_major};
 use nix::sys::signal::Signal;
 
 use super::DND;
+use super::counters::newest;
 
 fn monitor(target: &Target) -> Dnd {
     Dnd::new(DND).args(["counters", "monitor", "-p", &target.pid().to_string()])
-}
-
-/// The runtime whose Meters are the richest.
-fn newest() -> Option<dnd_testkit::Runtime> {
-    runtimes().pop().filter(|runtime| runtime.major() >= 8)
 }
 
 /// A screen without its first two lines, which differ from run to run.

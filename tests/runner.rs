@@ -21,6 +21,7 @@ mod counters_export;
 mod counters_fake;
 mod counters_harm;
 mod counters_list;
+mod counters_many;
 mod counters_port;
 mod counters_screen;
 mod counters_soak;

@@ -11,6 +11,8 @@
 //   odd.tags       ObservableGauge            1, 2, 3 in rooms with a quote and a newline, a comma, a terminal escape
 //   odd.failing    ObservableGauge            5, but its callback throws between the lines `fail` and `mend`
 //   odd.many       Counter<int>               `many N` adds 1 to each of N time series
+//   odd.spread     Histogram<int>             `spread N` records 1 in each of N time series
+//   odd.steady     ObservableCounter<long>    grows by 5 at every collection
 // The line `dispose` ends the meter Bench.Tagged. These lines are answered with `done`.
 // The line `cost` is answered with what the process has cost so far, `CPU-NANOSECONDS ALLOCATED-BYTES`, and `time` with
 // the nanoseconds that a value of bench.done takes to record: the best of five times 100,000.
@@ -74,13 +76,17 @@ namespace Bench
             });
             odd.CreateObservableGauge("odd.failing", () => fail ? throw new InvalidOperationException("no value today") : 5);
             var many = odd.CreateCounter<int>("odd.many");
+            var spread = odd.CreateHistogram<int>("odd.spread");
+            long steady = 0;
+            odd.CreateObservableCounter("odd.steady", () => steady += 5);
 
             Console.WriteLine("ready " + Environment.ProcessId + " {\"meter\":\"Bench.Meter\",\"version\":\"" + Environment.Version + "\"}");
             while (Console.ReadLine() is string line)
             {
-                if (line == "fail" || line == "mend" || line == "dispose" || line.StartsWith("many "))
+                if (line == "fail" || line == "mend" || line == "dispose" || line.StartsWith("many ") || line.StartsWith("spread "))
                 {
                     if (line == "dispose") tagged.Dispose();
+                    else if (line.StartsWith("spread ")) for (int i = int.Parse(line.Substring(7)); i > 0; i--) spread.Record(1, Tag("i", i));
                     else if (line.StartsWith("many ")) for (int i = int.Parse(line.Substring(5)); i > 0; i--) many.Add(1, Tag("i", i));
                     else fail = line == "fail";
                     Console.WriteLine("done");

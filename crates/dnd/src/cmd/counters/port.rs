@@ -42,13 +42,12 @@ impl FromStr for PortSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (path, connect) = match text.rsplit_once(',') {
-            Some((path, "connect")) => (path, true),
-            Some((path, "listen")) => (path, false),
-            _ => (text, false),
-        };
+        let (path, mode) = text.rsplit_once(',').unwrap_or((text, "listen"));
         let path = path.strip_prefix("uds:").unwrap_or(path);
-        if path.is_empty() {
+        let connect = mode.eq_ignore_ascii_case("connect");
+        // Runtimes take a comma for the end of the path, too: none can be told to connect to a path with one.
+        let listen = mode.eq_ignore_ascii_case("listen") && !path.contains(',');
+        if path.is_empty() || !(connect || listen) {
             return Err("expected PATH, PATH,listen or PATH,connect".to_owned());
         }
         Ok(Self { path: PathBuf::from(path), connect })
@@ -273,7 +272,9 @@ mod tests {
         assert_eq!(spec("/tmp/p"), Ok(("/tmp/p".into(), false)));
         assert_eq!(spec("/tmp/p,listen"), Ok(("/tmp/p".into(), false)));
         assert_eq!(spec("uds:/tmp/p,connect"), Ok(("/tmp/p".into(), true)));
-        assert_eq!(spec("/tmp/a,b"), Ok(("/tmp/a,b".into(), false)));
-        assert!(spec("").is_err() && spec(",connect").is_err());
+        assert_eq!(spec("/tmp/a,b,Connect"), Ok(("/tmp/a,b".into(), true)));
+        for bad in ["", ",connect", "/tmp/a,b", "/tmp/a,b,listen"] {
+            assert!(spec(bad).is_err(), "{bad}");
+        }
     }
 }
