@@ -19,6 +19,11 @@ const VALUE_TYPE: u32 = 0x0004_0000;
 const GENERICS: u32 = 0x30;
 /// Second flags word, before 9: the type's module stands in an optional slot.
 const HAS_MODULE_OVERRIDE: u32 = 0x10;
+/// The same, of the slots behind the virtual ones: one of them stands in the optional slot itself, several in an array.
+const HAS_NON_VIRTUAL_SLOTS: u32 = 8;
+const HAS_SINGLE_NON_VIRTUAL_SLOT: u32 = 0x4000;
+/// The optional slots besides dictionaries (1) and interfaces (2).
+const OTHER_SLOTS: u32 = 0x1c;
 
 /// The smallest object: header, method table, one field.
 pub(crate) const MIN_OBJECT: u64 = 24;
@@ -209,12 +214,29 @@ impl MethodTable {
         memory.u64(holder.optional_slot(HAS_MODULE_OVERRIDE)).reading("the module of a generic type")
     }
 
-    /// Address of an optional slot (`GetMultipurposeSlotPtr`): the first two that a type has lie in the method table,
-    /// the others behind its virtual methods' chunks (of 8 methods each).
+    /// Address of the slot of a method that is not virtual and has no slot in its description; before 9 only.
+    pub(crate) fn non_virtual_slot(&self, memory: &dyn Memory, layout: &Layout, slot: u16) -> Option<u64> {
+        let index = slot.checked_sub(self.virtuals)?;
+        if layout.method_table.direct_module || self.flags2 & HAS_NON_VIRTUAL_SLOTS == 0 {
+            return None;
+        }
+        let member = self.optional_slot(HAS_NON_VIRTUAL_SLOTS);
+        if self.flags2 & HAS_SINGLE_NON_VIRTUAL_SLOT != 0 {
+            return (index == 0).then_some(member);
+        }
+        Some(memory.u64(member).ok()?.wrapping_add(8 * u64::from(index)))
+    }
+
+    /// Address of an optional slot (`GetMultipurposeSlotPtr`). Two lie in the method table: the first holds dictionaries, the
+    /// second interfaces, when the type has them; the others take what is left of these, then what is behind the virtual
+    /// methods' chunks (of 8 methods each).
     fn optional_slot(&self, flag: u32) -> u64 {
-        match u64::from((self.flags2 & (flag - 1)).count_ones()) {
-            before @ 0..=1 => self.address + 48 + 8 * before,
-            before => self.address + 64 + 8 * (before - 2) + 8 * u64::from(self.virtuals).div_ceil(8),
+        let before = u64::from((self.flags2 & (flag - 1) & OTHER_SLOTS).count_ones());
+        let mut free = [(1, 48), (2, 56)].into_iter().filter(|(own, _)| self.flags2 & own == 0);
+        let inside = free.clone().count() as u64;
+        match free.nth(before as usize) {
+            Some((_, at)) => self.address + at,
+            None => self.address + 64 + 8 * (before - inside) + 8 * u64::from(self.virtuals).div_ceil(8),
         }
     }
 }

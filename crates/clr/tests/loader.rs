@@ -1,4 +1,5 @@
-//! The loader's heaps against Microsoft's DAC, and against what lies in them, on real cores of every runtime at hand.
+//! The loader's heaps and the slots of types against Microsoft's DAC, and against what lies in them, on real cores of every
+//! runtime at hand.
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +7,7 @@ use std::path::Path;
 
 use dnd_clr::{LoaderAllocator, LoaderHeapKind, Runtime};
 use dnd_memory::{Core, FileOptions, WithFiles};
-use dnd_testkit::{By, CoreSpec, Kind, core, loader_oracle, runtimes, shared_cores};
+use dnd_testkit::{By, CoreSpec, Kind, core, entries_oracle, loader_oracle, runtimes, shared_cores};
 use serde_json::Value;
 
 fn open(path: &Path) -> WithFiles {
@@ -144,5 +145,32 @@ fn loader_heaps_in_cores_of_gcore() {
 fn loader_heaps_of_other_machines() {
     for shared in shared_cores() {
         compare(&shared.path, None, &shared.name);
+    }
+}
+
+/// What a call of a method jumps to: virtual methods, others with a slot in their type, and those without one.
+#[test]
+fn entries_of_methods() {
+    for runtime in runtimes() {
+        let core = core(&runtime, "Shapes", &CoreSpec::default());
+        let Some(truth) = entries_oracle(&core) else { return };
+        let target = open(&core.path());
+        let ours = Runtime::open(&target).unwrap();
+        let (mut compared, mut own) = (0, 0);
+        for (table, slots) in truth.as_object().unwrap() {
+            let address = u64::from_str_radix(table.trim_start_matches("0x"), 16).unwrap();
+            let table = ours.method_table(address).unwrap();
+            let slots = slots.as_array().unwrap();
+            for method in ours.type_methods(&table).unwrap() {
+                let entry = slots.get(usize::from(method.slot)).filter(|entry| !entry.is_null());
+                let Some(entry) = entry.map(hex) else { continue };
+                let name = ours.type_name(address, dnd_clr::NameStyle::Runtime);
+                assert_eq!(method.entry, entry, "{}: {name}, {method:x?}", runtime.version);
+                compared += 1;
+                own += usize::from(method.slot >= table.virtuals);
+            }
+        }
+        assert!(compared > 3000, "{}: {compared} entries", runtime.version);
+        assert!(own > 1000, "{}: {own} of methods that are not virtual", runtime.version);
     }
 }

@@ -43,7 +43,7 @@ pub use cores::{
     By, Core, CoreSpec, Kind, SharedCore, core, crash_core, kernel_cores, shared_core, shared_cores,
     single_file_core,
 };
-pub use oracle::{loader_oracle, oracle, oracle_for};
+pub use oracle::{entries_oracle, loader_oracle, oracle, oracle_for};
 pub use pty::{Key, Screen};
 pub use redact::Redactor;
 pub use target::{SingleFile, Target, TargetBuilder, single_files};

@@ -41,14 +41,31 @@ pub fn oracle_for(core: &Path, dac: Option<&Path>, whats: &[&str]) -> Option<Val
 /// beside the core. `None`, with a visible skip, where ../shared/oracle is absent.
 #[track_caller]
 pub fn loader_oracle(core: &Core) -> Option<Value> {
+    more(core, "loader-heaps", "loader_heaps.py", &[])
+}
+
+/// Entries of the methods of the types of a core's objects, as the same library gives them (`method_entries.py`).
+#[track_caller]
+pub fn entries_oracle(core: &Core) -> Option<Value> {
+    let stat = oracle(core, &["stat"])?;
+    let types = stat["stat"]["types"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let tables =
+        types.iter().filter(|t| t["name"] != "Free").filter_map(|t| t["mt"].as_str()).collect::<Vec<_>>();
+    more(core, "method-entries", "method_entries.py", &tables)
+}
+
+/// What the oracle has no word for: a script of this folder that hosts the library with its help.
+#[track_caller]
+fn more(core: &Core, name: &str, script: &str, arguments: &[&str]) -> Option<Value> {
     let folder = shared_folder().join("oracle");
     if !folder.is_dir() {
         skip("comparison with Microsoft's DAC: there is no ../shared/oracle beside this checkout");
         return None;
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/loader_heaps.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(script);
     let path = core.path();
-    let answer = kept(&path, "loader-heaps", Command::new("python3").arg(script).arg(folder).arg(&path));
+    let mut python = Command::new("python3");
+    let answer = kept(&path, name, python.arg(script).arg(folder).arg(&path).args(arguments));
     Some(must(answer, format_args!("the oracle fails on {}", path.display())))
 }
 

@@ -201,12 +201,18 @@ impl Runtime<'_> {
             if direct && method.flags & NATIVE_CODE_SLOT != 0 {
                 return self.first_code(method).ok().flatten().unwrap_or(0);
             }
-            // Since 9 the entry made first is kept beside the state of its code.
-            let data = match self.layout().method_desc.versions_map {
-                None => memory.u64(method.address.wrapping_add(CODE_DATA)).unwrap_or(0),
-                Some(_) => 0,
+            // Since 9 the entry made first is kept beside the state of its code; before it is in the type's slots.
+            let place = match self.layout().method_desc.versions_map {
+                None => {
+                    let data = memory.u64(method.address.wrapping_add(CODE_DATA)).unwrap_or(0);
+                    (data != 0).then(|| data.wrapping_add(8))
+                }
+                Some(_) => self
+                    .method_table(method.table)
+                    .ok()
+                    .and_then(|table| table.non_virtual_slot(memory, self.layout(), method.slot)),
             };
-            return if data == 0 { 0 } else { memory.u64(data.wrapping_add(8)).unwrap_or(0) };
+            return place.and_then(|at| memory.u64(at).ok()).unwrap_or(0);
         }
         let at = method.address.wrapping_add(self.base_size(method.kind));
         memory.u64(at).unwrap_or(0)
