@@ -5,6 +5,7 @@ use std::time::Duration;
 use dnd_contract::escape;
 use unicode_width::UnicodeWidthStr;
 
+use super::layout::wrap;
 use super::lines::notice;
 use super::screen::{Line, Sort, Status, Style, View};
 use crate::sample::Notice;
@@ -29,7 +30,7 @@ pub(super) fn hints(all: &[&str], width: usize) -> String {
 }
 
 /// The lines above the table: what can be done, what the process does, what is to be known.
-pub(super) fn head(view: &View<'_>, width: usize) -> Vec<Line> {
+pub(super) fn head(view: &View<'_>, width: usize, height: usize) -> Vec<Line> {
     let keys = if width < KEYS.len() {
         Line::new(Style::Plain, hints(&SHORT_KEYS, width))
     } else {
@@ -61,14 +62,12 @@ pub(super) fn head(view: &View<'_>, width: usize) -> Vec<Line> {
     }
     status.push(Style::Dim, format!(" - {}", escape(view.target)));
     let mut lines = vec![keys, status];
-    lines.extend(alerts(view.alerts));
-    for said in view.board.notices() {
-        lines.push(Line::new(Style::Warning, format!("Warning: {}.", notice(said))));
-    }
+    let mut texts = first_lines(view.alerts);
+    texts.extend(view.board.notices().iter().map(|said| format!("Warning: {}.", notice(said))));
     if view.board.dropped() > 0 {
-        let lost = notice(&Notice::Dropped { events: view.board.dropped() });
-        lines.push(Line::new(Style::Warning, format!("Warning: {lost}.")));
+        texts.push(format!("Warning: {}.", notice(&Notice::Dropped { events: view.board.dropped() })));
     }
+    lines.extend(told(&texts, width, height));
     if view.typing || !view.search.is_empty() {
         let cursor = if view.typing { "_" } else { "" };
         lines.push(Line::new(Style::Bold, format!("    Search: {}{cursor}", escape(view.search))));
@@ -81,9 +80,25 @@ pub(super) fn head(view: &View<'_>, width: usize) -> Vec<Line> {
     lines
 }
 
-/// Each alert in a line: what its action printed comes when the screen is left.
-pub(super) fn alerts(alerts: &[String]) -> impl Iterator<Item = Line> {
-    alerts.iter().map(|text| Line::new(Style::Warning, text.lines().next().unwrap_or_default()))
+/// What alerts say: what their actions printed comes when the screen is left.
+pub(super) fn first_lines(alerts: &[String]) -> Vec<String> {
+    alerts.iter().map(|text| text.lines().next().unwrap_or_default().to_owned()).collect()
+}
+
+/// These texts in at most a third of the screen: whole if there is room, else a line each.
+pub(super) fn told(texts: &[String], width: usize, height: usize) -> Vec<Line> {
+    let most = (height / 3).max(1);
+    let line = |text: &str| Line::new(Style::Warning, text);
+    let whole: Vec<Line> = texts.iter().flat_map(|text| wrap(text, width)).map(|text| line(&text)).collect();
+    if whole.len() <= most {
+        return whole;
+    }
+    let mut lines: Vec<Line> = texts.iter().map(|text| line(text)).collect();
+    if lines.len() > most {
+        lines.truncate(most - 1);
+        lines.push(line(&format!("    … {} more like these", texts.len() - lines.len())));
+    }
+    lines
 }
 
 pub(super) fn seconds(age: Duration) -> String {

@@ -62,6 +62,29 @@ pub(super) fn cut_front(text: &str, width: usize) -> String {
     format!("…{}", text.get(start..).unwrap_or_default())
 }
 
+/// `text` in lines of at most `width` columns, broken at blanks where there are any; all but the first are indented.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    const INDENT: &str = "    ";
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let used = lines.last().map_or(0, |line| line.width());
+        let fresh = used == 0 || lines.last().is_some_and(|line| line == INDENT);
+        if !fresh && used + 1 + word.width() > width {
+            lines.push(INDENT.to_owned());
+        } else if used > 0 && !fresh {
+            lines.iter_mut().last().into_iter().for_each(|line| line.push(' '));
+        }
+        for c in word.chars() {
+            let used = lines.last().map_or(0, |line| line.width());
+            if used + c.width().unwrap_or(0) > width && used > INDENT.len() {
+                lines.push(INDENT.to_owned());
+            }
+            lines.iter_mut().last().into_iter().for_each(|line| line.push(c));
+        }
+    }
+    lines
+}
+
 /// Takes from the widest column until all fit, but leaves each at least `least`.
 pub(super) fn shrink(widths: &mut [usize], room: usize, least: usize) {
     loop {
@@ -89,6 +112,17 @@ pub(super) fn clip(line: &mut Line, width: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_are_broken_at_blanks() {
+        assert_eq!(wrap("Warning: it is late.", 80), ["Warning: it is late."]);
+        assert_eq!(wrap("Warning: it is late.", 12), ["Warning: it", "    is late."]);
+        assert_eq!(wrap("a /very/long/path b", 10), ["a", "    /very/", "    long/p", "    ath b"]);
+        assert_eq!(wrap("", 10), [""]);
+        for width in 0..9 {
+            assert!(wrap("日本 語の名前 が長い", width).len() < 20);
+        }
+    }
 
     #[test]
     fn names_are_cut_in_their_middle() {

@@ -6,7 +6,7 @@ use dnd_contract::escape;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::head::hints;
+use super::head::{first_lines, hints, told};
 use super::layout::{clip, pad};
 use super::number::number;
 use super::screen::{Line, Style};
@@ -78,7 +78,7 @@ pub fn processes(
     let keys = if width >= KEYS.len() { KEYS.to_owned() } else { hints(&SHORT_KEYS, width) };
     let mut lines = vec![Line::new(Style::Plain, keys)];
     lines.push(Line::new(Style::Plain, format!("    {} processes", list.len())));
-    lines.extend(super::head::alerts(alerts));
+    lines.extend(told(&first_lines(alerts), width, height));
     lines.push(Line::default());
     let states: Vec<(Style, String)> = list.iter().map(|process| state(process, now)).collect();
     let state_width = states.iter().map(|(_, text)| text.width()).max().unwrap_or(0).min(STATE_WIDTH);

@@ -128,7 +128,7 @@ pub struct Drawn {
 /// Draws the screen in at most `height` lines of at most `width` columns.
 #[must_use]
 pub fn render(view: &View<'_>, width: usize, height: usize) -> Drawn {
-    let mut lines = head(view, width);
+    let mut lines = head(view, width, height);
     let table = Table::new(view, width);
     lines.push(Line::default());
     let header = lines.len();
