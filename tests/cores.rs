@@ -438,6 +438,10 @@ fn packed_cores_are_opened_as_they_are() {
     }
 }
 
+fn notes_cut(info: &Value) -> bool {
+    info["truncation"]["notes"] == true
+}
+
 #[test]
 fn cut_off_at_many_places() {
     for runtime in one_per_major() {
@@ -482,6 +486,11 @@ fn cut_off_at_many_places() {
                 if limited(&info, command, "unavailable") {
                     assert_ne!(code, Some(0), "{what}: {command}: {info}");
                 }
+                // The notes say that there was a runtime.
+                assert!(
+                    !stderr.contains("no .NET runtime was found") || notes_cut(&info),
+                    "{what}: {stderr}"
+                );
             }
         }
     }

@@ -17,6 +17,14 @@ pub enum Error {
         /// The first image whose symbols are neither in the dump nor in a file at hand.
         unread: Option<String>,
     },
+    /// The runtime's file was mapped, but the dump lacks the image, and with it what would tell whether a file is the same.
+    #[error("the .NET runtime was loaded from {path}, but its image at {base:#x} is not in the dump")]
+    RuntimeNotInDump {
+        /// Address of the runtime's image.
+        base: u64,
+        /// The file it was loaded from.
+        path: String,
+    },
     /// The runtime is there and is none of those whose layout is known.
     #[error(
         "the .NET runtime at {base:#x} is not one whose layout is known: {}{}; {descriptor}",
@@ -122,7 +130,10 @@ impl Explain for Error {
             | Error::FailedCheck { .. }
             | Error::NoTable { .. }
             | Error::NotKnown { .. } => Kind::Unsupported,
-            Error::Missing { .. } | Error::Damaged { .. } | Error::NoHeap { .. } => Kind::Corrupt,
+            Error::RuntimeNotInDump { .. }
+            | Error::Missing { .. }
+            | Error::Damaged { .. }
+            | Error::NoHeap { .. } => Kind::Corrupt,
             Error::NoMemory { .. } => Kind::Failed,
             Error::Cancelled => Kind::Negative,
         }
@@ -138,6 +149,9 @@ impl Explain for Error {
                  --modules FOLDER names a folder that has it"
             }
             Error::NoRuntime { .. } => "is this a dump of a .NET process?",
+            Error::RuntimeNotInDump { .. } => {
+                "was the dump cut off, by a full disk or a limit of its size? `dnd dump info` tells what is there"
+            }
             Error::UnknownRuntime { version: Some(version), .. } if version.starts_with("7.") => {
                 "for .NET 7 there is no table: neither a runtime nor the source of its release was at hand to make one \
                  (docs/new-runtime.md). dotnet-dump reads this dump where the process's own libmscordaccore.so is; \

@@ -54,10 +54,15 @@ pub(crate) struct Located {
 pub(crate) fn locate(target: &dyn Target) -> Result<Located, Error> {
     let firsts = || target.mappings().iter().filter(|mapping| mapping.offset == 0);
     let (mut images, mut native_aot, mut unread) = (0, false, None);
+    let mut not_there = None;
     for mapping in firsts() {
         images += 1;
         if mapping.file_name() == "libcoreclr.so" {
-            let Ok(elf) = ElfImage::at(target, mapping.start) else { continue };
+            let Ok(elf) = ElfImage::at(target, mapping.start) else {
+                let path = mapping.path.display().to_string();
+                not_there.get_or_insert(Error::RuntimeNotInDump { base: mapping.start, path });
+                continue;
+            };
             let image = describe(target, &elf, mapping.path.clone(), false);
             return globals(target, image, elf);
         }
@@ -75,7 +80,7 @@ pub(crate) fn locate(target: &dyn Target) -> Result<Located, Error> {
             Err(_) => _ = unread.get_or_insert_with(|| mapping.path.display().to_string()),
         }
     }
-    Err(Error::NoRuntime { images, native_aot, unread })
+    Err(not_there.unwrap_or(Error::NoRuntime { images, native_aot, unread }))
 }
 
 /// A dump may lack the pages of a symbol table; then the symbol is as good as not there.

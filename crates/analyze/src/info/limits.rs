@@ -180,12 +180,15 @@ pub(super) fn gather(info: &DumpInfo, runtime: Option<&Runtime<'_>>) -> Vec<Limi
         }
         _ => {}
     }
-    once(&mut out);
     out
 }
 
 /// Names a command that has no answer once, and does not say besides that its answer is incomplete.
-fn once(limits: &mut Vec<Limit>) {
+pub(super) fn once(limits: &mut Vec<Limit>) {
+    if limits.iter().any(|limit| limit.severity == Severity::Unavailable && limit.commands.is_empty()) {
+        limits.retain(|limit| limit.commands.is_empty());
+        return;
+    }
     let mut without = BTreeSet::new();
     for severity in [Severity::Unavailable, Severity::Partial, Severity::Unsure] {
         limits.retain_mut(|limit| {

@@ -239,6 +239,7 @@ pub fn gather(
     // Last: what was looked at above may have needed more files.
     info.files = target.uses();
     info.limits.extend(limits::of_files(&info.files));
+    limits::once(&mut info.limits);
     info
 }
 

@@ -49,8 +49,14 @@ pub fn write_text(out: &mut dyn Write, info: &DumpInfo) -> io::Result<()> {
             "Process",
             &format!("{} {} (user {}, parent {})", process.pid, process.name, process.uid, process.ppid),
         )?;
-        let cut = if process.arguments_from == ArgumentsFrom::Note { " (perhaps cut)" } else { "" };
-        line("Command", &format!("{}{cut}", quoted(&process.arguments)))?;
+        let command = match process.arguments_from {
+            ArgumentsFrom::Note if process.arguments.iter().all(String::is_empty) => {
+                "not in the dump".to_owned()
+            }
+            ArgumentsFrom::Note => format!("{} (perhaps cut)", quoted(&process.arguments)),
+            ArgumentsFrom::Stack => quoted(&process.arguments),
+        };
+        line("Command", &command)?;
     }
     match &info.signal {
         Some(signal) => line("Signal", &signal_text(signal))?,
@@ -203,10 +209,12 @@ fn files(info: &DumpInfo, line: &mut Line<'_>) -> io::Result<()> {
         ),
     )?;
     let rows = info.files.iter().filter_map(|file| {
-        let target = file.target_path.display();
+        let target = file.target_path.display().to_string();
         match &file.verdict {
             Verdict::Used(_) => None,
             Verdict::Unchecked(why) => Some(format!("unchecked: {target}: {why}")),
+            // The reason names the file that was looked at, which may be another one.
+            Verdict::Refused(why) if why.starts_with(&target) => Some(format!("refused: {why}")),
             Verdict::Refused(why) => Some(format!("refused: {target}: {why}")),
             Verdict::NotFound => Some(format!("not found: {target}")),
         }
