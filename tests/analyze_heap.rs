@@ -161,6 +161,51 @@ fn undamaged_heaps_are_verified() {
     }
 }
 
+/// Objects that native code holds, or held: through ref-counted handles.
+#[test]
+fn objects_that_native_code_holds() {
+    for runtime in runtimes() {
+        let core = core(&runtime, "RefCounted", &CoreSpec::default());
+        let (held, released) = (number(&core.truth["held"]), number(&core.truth["released"]));
+        let what = &runtime.version;
+        assert_eq!(core.truth["supported"] == true, runtime.major() >= 5, "{what}");
+        let answers = ask(&core, &["gchandles -type RefCounted", "dumpheap -stat -live -type RefCounted."]);
+        let [handles, live] = answers.as_slice() else { panic!("{what}") };
+        let handles = list(&handles["handles"]);
+        assert_eq!(handles.len() as u64, held + released, "{what}");
+        if let Some(theirs) = oracle(&core, &["handles"]) {
+            let theirs = list(&theirs["handles"]).iter().filter(|h| h["type_name"] == "RefCounted");
+            let mut theirs: Vec<_> = theirs.map(|h| (text(&h["handle"]), text(&h["object"]))).collect();
+            let mut ours: Vec<_> = handles.iter().map(|h| (text(&h["handle"]), text(&h["object"]))).collect();
+            ours.sort_unstable();
+            theirs.sort_unstable();
+            assert_eq!(ours, theirs, "{what}");
+        }
+        let notes = live["notes"].to_string();
+        if held == 0 {
+            assert!(!notes.contains("ref-counted"), "{what}: {notes}");
+            continue;
+        }
+        let types = list(&live["statistics"]["types"]);
+        let count = |name: &str| types.iter().find(|t| t["type"] == name).map(|t| number(&t["count"]));
+        assert_eq!((count("RefCounted.Held"), count("RefCounted.Child")), (Some(held), Some(held)), "{what}");
+        // Those given back are not told apart, and this is said.
+        assert_eq!(count("RefCounted.Released"), Some(released), "{what}");
+        let all = held + released;
+        assert!(notes.contains(&format!("{all} ref-counted handles count as roots")), "{what}: {notes}");
+        let child = ask(&core, &["dumpheap -type RefCounted.Child"]);
+        let child = text(&list(&child[0]["objects"])[0]["address"]).to_owned();
+        let rooted = Dnd::new(DND).args(["dump", "analyze"]).arg(core.path());
+        let rooted = rooted.args(["-c", &format!("gcroot {child}")]).run();
+        let path = "(ref counted handle)\n";
+        assert!(
+            rooted.stdout.contains(path) && rooted.stdout.contains("RefCounted.Held"),
+            "{what}: {rooted:?}"
+        );
+        assert!(rooted.stderr.contains("a ref-counted handle counts as a root"), "{what}: {}", rooted.stderr);
+    }
+}
+
 #[test]
 fn neighbours_and_paths() {
     for runtime in runtimes() {

@@ -1,7 +1,9 @@
 //! Small readings that several commands share.
 
 use dnd_clr::stack::StackProblem;
-use dnd_clr::{MethodTable, NameStyle, Object, Progress, References, Root, Runtime, StackRoots};
+use dnd_clr::{
+    HandleKind, MethodTable, NameStyle, Object, Progress, References, Root, RootKind, Runtime, StackRoots,
+};
 
 use crate::error::Error;
 
@@ -98,6 +100,20 @@ pub(crate) fn roots(
         format!("roots on the stack of thread {:#x} are conservative: {}", problem.thread, problem.reason)
     };
     Ok((roots, runtime.exact_stack_roots(progress)?.problems.iter().map(problem).collect()))
+}
+
+/// What should be known where ref-counted handles are among the roots.
+pub(crate) fn ref_counted<'r>(roots: impl IntoIterator<Item = &'r Root>) -> Option<String> {
+    let is_one = |root: &&Root| matches!(root.kind, RootKind::Handle { handle: HandleKind::RefCounted });
+    match roots.into_iter().filter(is_one).count() {
+        0 => None,
+        1 => Some(
+            "a ref-counted handle counts as a root: native code may hold no reference any more".to_owned(),
+        ),
+        n => Some(format!(
+            "{n} ref-counted handles count as roots: native code may hold no reference to some of their objects any more"
+        )),
+    }
 }
 
 /// Operating system ids of the dump's threads, in ascending order: a thread's index is its place in this list.

@@ -75,8 +75,9 @@ impl HandleKind {
         ALL.get(usize::from(number)).copied()
     }
 
-    /// It keeps its object alive by itself. (A ref-counted one does while its count is not zero; on Linux there is
-    /// nobody to count, so it counts as strong, as the runtime's own tools have it.)
+    /// It keeps its object alive by itself. A ref-counted one does while native code holds references to its object
+    /// (`ComWrappers`): how many is written where no descriptor leads, so it counts as strong. (Microsoft's own library
+    /// takes all of them for weak on Linux.)
     #[must_use]
     pub fn is_strong(self) -> bool {
         use HandleKind::*;

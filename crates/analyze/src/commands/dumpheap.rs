@@ -162,7 +162,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let query = Query { segments, show, by_count, only_strings, thin_locks };
     let Some(live) = live else { return query.run(call, filter, None) };
     let (roots, notes) = inspect::roots(runtime, true, call.progress())?;
-    notes.into_iter().for_each(|note| call.note(note));
+    notes.into_iter().chain(inspect::ref_counted(&roots)).for_each(|note| call.note(note));
     if roots.iter().any(Root::is_conservative) {
         call.note("stack roots are conservative: some objects counted as live may not be");
     }

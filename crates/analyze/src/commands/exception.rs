@@ -278,7 +278,7 @@ fn dump(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     })?;
     if let Some(live) = live {
         let (roots, notes) = inspect::roots(runtime, true, call.progress())?;
-        notes.into_iter().for_each(|note| call.note(note));
+        notes.into_iter().chain(inspect::ref_counted(&roots)).for_each(|note| call.note(note));
         runtime.reached(&roots, call.progress(), |reached| {
             found.retain(|&address| reached.contains(address) == live);
         })?;

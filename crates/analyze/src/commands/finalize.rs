@@ -57,7 +57,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let all_ready = call.args.flag("allReady");
     if all_ready {
         let (roots, notes) = inspect::roots(runtime, true, call.progress())?;
-        notes.into_iter().for_each(|note| call.note(note));
+        notes.into_iter().chain(inspect::ref_counted(&roots)).for_each(|note| call.note(note));
         // Those whose finalizer waits are roots themselves, and ready all the same.
         let waiting: HashSet<u64> = queues.iter().flat_map(FinalizerQueue::roots).collect();
         let roots: Vec<_> =

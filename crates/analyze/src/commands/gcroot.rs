@@ -87,6 +87,9 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         });
         call.cancelled()?;
     }
+    if let Some(note) = inspect::ref_counted(lines.iter().map(|line| &line.root)) {
+        call.note(note);
+    }
     if lines.iter().any(|line| line.root.is_conservative()) {
         call.note("roots marked (conservative) may be no references any more");
     }

@@ -161,7 +161,7 @@ fn dead_bytes(call: &mut Call<'_, '_>, heap: &Heap) -> Result<Vec<[u64; 6]>, Err
     let runtime = call.runtime();
     let free = runtime.free().address;
     let (roots, notes) = inspect::roots(runtime, true, call.progress())?;
-    notes.into_iter().for_each(|note| call.note(note));
+    notes.into_iter().chain(inspect::ref_counted(&roots)).for_each(|note| call.note(note));
     let progress = call.progress();
     let walked = runtime.reached(&roots, progress, |reached| {
         let mut dead = vec![[0u64; 6]; heap.heaps.len().max(1)];
