@@ -103,8 +103,10 @@ fn long_output_goes_to_the_pager_and_short_does_not() {
 fn ctrl_c_ends_a_command_and_not_the_session() {
     let (core, (_scratch, home)) = (leak(), Dnd::scratch());
     let mut screen = session(&core, &home, &["--no-pager"]);
-    // The shell command reads nothing, so the listing stands still until it is interrupted.
-    screen.keys("dumpheap | { printf 'wai%s' ting; sleep 1000; }\r");
+    // The command reads nothing, so the listing stands still until it is interrupted. What it prints it prints itself: a
+    // shell loses the signal for a child that it is about to start.
+    screen
+        .keys("dumpheap | python3 -c \"import time; print('wai' + 'ting', flush=True); time.sleep(1000)\"\r");
     screen.wait_for("waiting");
     screen.press(Key::CtrlC);
     at_prompt(&screen);
