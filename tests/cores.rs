@@ -667,6 +667,15 @@ fn small_dumps_of_programs_that_bring_their_runtime_say_what_is_missing() {
         }
         let output = analyze(&core.path(), &["dumpheap -stat"]).run();
         assert!(output.code == Some(6) && output.stderr.contains("--type Full"), "{what}: {}", output.stderr);
+        // On another machine.
+        let (_scratch, folder) = Dnd::scratch();
+        let moved = folder.join("core");
+        carried_away(&core.path(), &moved);
+        let error = analyze(&moved, &["clrthreads"]).run().fails(3);
+        assert!(error.contains("/Service are not in it") && error.contains("--modules FOLDER"), "{error}");
+        let there =
+            analyze(&moved, &["eeversion"]).arg("--modules").arg(program.path.parent().unwrap_or(&moved));
+        assert_eq!(there.run().code, code, "{what}: with the program's file, as where it was written");
     }
 }
 

@@ -161,7 +161,7 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         exception,
         frames: shown.iter().take(MAX_FRAMES).map(|frame| frame_facts(runtime, frame, true)).collect(),
         left_out: shown.len().saturating_sub(MAX_FRAMES),
-        runtime_version: runtime.version().map(|version| version.text.clone()),
+        runtime_version: runtime.release().or_else(|| runtime.version().map(|version| version.text.clone())),
     };
     call.emit("crashinfo", 1, &facts)
 }
