@@ -140,6 +140,31 @@ fn targets_that_stall() {
 }
 
 #[test]
+fn targets_that_tell_more_than_can_be_read() {
+    // Without a pause: the time for which to watch is over all the same.
+    let (_scratch, dir) = Dnd::scratch();
+    fake_runtime::serve(&dir, |mut asked| match (asked.set, asked.id) {
+        (2, 1) => asked.answer(&ok(&7u64.to_le_bytes())),
+        (2, 3) => {
+            let mut stream = stream_with_a_counter();
+            let mut written = asked.stream.write_all(&ok(&7u64.to_le_bytes()));
+            while written.is_ok() {
+                stream.events(&[event(1, 5.0), event(2, 5.0), event(3, 5.0)]);
+                let bytes = stream.take();
+                // Blocks whose place in the stream makes them the same can be sent again and again.
+                let many = if bytes.len().is_multiple_of(4) { bytes.repeat(1000) } else { bytes };
+                written = asked.stream.write_all(&many);
+            }
+        }
+        (2, _) => asked.answer(&fake_runtime::unknown_command()),
+        _ => asked.answer(&process_info("8.0.4")),
+    });
+    let output = counters(&dir, "alert").args(["--alert", "gc-heap-size>1GB", "--duration", "1s"]).run();
+    assert!(output.stderr.contains("did not confirm the end of the session"), "{}", output.stderr);
+    output.success();
+}
+
+#[test]
 fn targets_that_answer_slowly() {
     // Byte by byte, all of it.
     let (_scratch, dnd) = fake(|mut asked: Asked| {

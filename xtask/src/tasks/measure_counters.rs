@@ -129,7 +129,8 @@ fn costs_of_targets(bench: &Bench, dnd: &Path, runtimes: &[Runtime]) -> Result<(
                 }
                 None => String::new(),
             };
-            // The first time is for compiling it.
+            // The first times are for compiling it.
+            subject.target.ask("time")?;
             subject.target.ask("time")?;
             rows.push_str(&format!(
                 "| {} | {watched} | {:.0} ms | {:.2} % | {:.0} KB | {once} | {} ns |\n",

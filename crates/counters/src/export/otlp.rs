@@ -127,7 +127,8 @@ fn summary_point(
 }
 
 fn times(out: &mut Message, process: &Process<'_>, row: &Row) {
-    out.fixed(2, u64::try_from(process.since).unwrap_or(0));
+    // A clock that was set back meanwhile must not make it end before it began.
+    out.fixed(2, u64::try_from(process.since.min(row.sample.unix_nanos)).unwrap_or(0));
     out.fixed(3, u64::try_from(row.sample.unix_nanos).unwrap_or(0));
 }
 

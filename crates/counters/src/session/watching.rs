@@ -11,6 +11,7 @@ use dnd_ipc::{Endpoint, HResult, Session, SessionRequest, start_session};
 use dnd_nettrace::{Order, Parser};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
 use super::{End, Message, Pause, stopped};
@@ -42,6 +43,9 @@ const BEFORE_COLLECTION: Duration = Duration::from_secs(3);
 /// How long a first collection may be overdue: a target that is stopped does not come to it.
 const COLLECTION: Duration = Duration::from_secs(3);
 
+/// How much of what a session tells at its end is understood: a runtime keeps 16 MB for a reader, see [`Request`].
+const REST: usize = 32 << 20;
+
 /// How much is read at a time. An interval's values of usual programs are less.
 const READ: usize = 32 * 1024;
 
@@ -58,7 +62,12 @@ impl Live {
     /// Ends the session and gives what still came.
     async fn stop(self) -> (Result<(), dnd_ipc::Error>, Parser) {
         let Self { session, mut parser, .. } = self;
-        let ended = session.stop(STOP, |bytes| parser.push(bytes)).await;
+        let mut room = REST;
+        let mut push = |bytes: &[u8]| {
+            parser.push(bytes.get(..room).unwrap_or(bytes));
+            room = room.saturating_sub(bytes.len());
+        };
+        let ended = session.stop(STOP, &mut push).await;
         parser.finish();
         (ended, parser)
     }
@@ -286,6 +295,8 @@ async fn stop_one(live: Option<Live>) -> Option<(Result<(), dnd_ipc::Error>, Par
 
 /// Reads from whichever stream has something, and gives it to the stream's parser.
 async fn any(live: &mut [Live]) -> (usize, io::Result<usize>) {
+    // A turn for each read: what was read is taken care of before more of it comes, however much a target has to tell.
+    yield_now().await;
     poll_fn(|context| {
         // On the stack: many processes are watched, and none of them has anything to tell most of the time.
         let mut bytes = [const { MaybeUninit::uninit() }; READ];

@@ -134,7 +134,9 @@ impl Export {
         if now < due {
             return;
         }
-        push.due = Some(now + push.interval);
+        // In step, unless one was missed.
+        let next = due + push.interval;
+        push.due = Some(if next > now { next } else { now + push.interval });
         // While a push is under way another one waits; a third would only be older.
         let _ = push.sender.try_send(otlp::encode(&processes(targets), now));
     }

@@ -143,7 +143,7 @@ pub(super) async fn watch(
     for subject in first {
         hub.add(subject);
     }
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = tokio::time::interval(TICK.min(hub.request.interval));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut probes = tokio::time::interval(hub.request.interval);
     probes.set_missed_tick_behavior(MissedTickBehavior::Skip);
