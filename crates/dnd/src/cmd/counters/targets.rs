@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use dnd_ipc::Endpoint;
+use dnd_ipc::discovery::Process;
 use dnd_ipc::procfs::ProcFs;
 use dnd_ps::Chosen;
 use tokio::sync::mpsc;
@@ -179,13 +180,13 @@ fn follow(pattern: String) -> mpsc::UnboundedReceiver<Arrival> {
             ticks.tick().await;
             let processes = discovery().scan();
             known.retain(|id| processes.iter().any(|process| (process.pid, process.start_time) == *id));
-            for process in processes {
-                let id = (process.pid, process.start_time);
+            let new = |process: &Process| !known.contains(&(process.pid, process.start_time));
+            let fresh: Vec<_> = processes.into_iter().filter(|p| p.endpoint.is_ok() && new(p)).collect();
+            // All at once: some may not answer.
+            for facts in dnd_ps::list(&proc, fresh.clone()).await.processes {
+                let Some(process) = fresh.iter().find(|process| process.pid == facts.pid) else { continue };
                 let Ok(endpoint) = process.endpoint.clone() else { continue };
-                if known.contains(&id) {
-                    continue;
-                }
-                let Some(facts) = dnd_ps::facts(&proc, &process).await else { continue };
+                let (process, id) = (process.clone(), (process.pid, process.start_time));
                 let names = std::iter::once(&facts.name).chain(&facts.entry_assembly);
                 if facts.reason.is_some() {
                     // Not reachable now; maybe later.
