@@ -13,7 +13,7 @@ use dnd_counters::{Selection, Update, parse_duration, rfc3339};
 use tokio::sync::mpsc;
 
 use super::action::{Action, Alarm, OutputTo};
-use super::hub::Signals;
+use super::signals::Signals;
 use super::targets::Subject;
 use super::unix_nanos_now;
 use super::writer::say;

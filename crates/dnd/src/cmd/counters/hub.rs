@@ -10,13 +10,13 @@ use dnd_contract::{Explain, Kind};
 use dnd_counters::os::Probe;
 use dnd_counters::session::{self, End, Message};
 use dnd_counters::{Board, Request, Update};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::alerts::{Alerts, Told, lines};
 use super::export::Scrape;
+use super::signals::Signals;
 use super::targets::{Arrival, Arrivals, Subject};
 use super::writer::{self, say};
 use crate::error::{CliError, stdout_failed};
@@ -411,38 +411,6 @@ impl Hub {
             Err(error) => {
                 self.error.get_or_insert(CliError::new(Kind::Internal, error.to_string()));
             }
-        }
-    }
-}
-
-/// What asks a program to end.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, CliError> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|error| CliError::new(Kind::Failed, format!("cannot listen for signals: {error}")))
-        };
-        // A limit of a file's size is an error like that of a full disk, and must not kill us.
-        let _ = listen(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for one. Whether it is one that a user sends again in impatience.
-    pub(super) async fn recv(&mut self) -> bool {
-        tokio::select! {
-            _ = self.interrupt.recv() => true,
-            _ = self.terminate.recv() => true,
-            _ = self.hang_up.recv() => false,
         }
     }
 }

@@ -14,6 +14,7 @@ mod monitor;
 mod output;
 mod port;
 mod screen;
+mod signals;
 mod targets;
 mod terminal;
 mod writer;
