@@ -267,6 +267,34 @@ fn modules_of_another_build_are_refused() {
     assert!(without.contains("System.Private.CoreLib.dll"), "{answer}");
 }
 
+/// Heap dumps of 3.1 have the names of the framework's types only in its files, which must be the same ones.
+#[test]
+fn names_of_old_heap_dumps_come_from_the_same_files_only() {
+    let mut all = runtimes();
+    all.retain(|runtime| runtime.major() == 3);
+    let [older, .., newer] = all.as_slice() else {
+        return skip("modules of another build: one runtime of 3.1 only");
+    };
+    let core = leak(newer, CoreSpec::default());
+    let (_scratch, folder) = Dnd::scratch();
+    let moved = folder.join("core");
+    carried_away(&core.path(), &moved);
+    let with = |command: &[&str], runtime: &Runtime| {
+        let dnd = Dnd::new(DND).args(["dump"]).args(command).arg(&moved).arg("--modules");
+        dnd.arg(runtime.framework()).run().success()
+    };
+    let info: Value = must(serde_json::from_str(&with(&["info", "--json"], older)), "info");
+    let refused = |file: &Value| {
+        let core_library = file["target_path"].as_str().is_some_and(|path| path.ends_with(".CoreLib.dll"));
+        core_library && file["verdict"] == "refused" && file["detail"].to_string().contains("time stamp")
+    };
+    assert!(info["files"].as_array().is_some_and(|files| files.iter().any(refused)), "{info}");
+    let stat = ["analyze", "-c", "dumpheap -stat"];
+    let (strange, own) = (with(&stat, older), with(&stat, newer));
+    assert!(strange.contains("<no metadata, ") && !strange.contains(" System.String\n"), "{strange}");
+    assert!(own.contains(" System.String\n") && !own.contains("<no metadata, "), "{own}");
+}
+
 /// A program header, and the offset and size in it.
 type Header = ([u8; 56], u64, u64);
 
