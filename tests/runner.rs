@@ -14,6 +14,7 @@ mod analyze_work;
 mod collect;
 mod container;
 mod cores;
+mod cores_files;
 mod counters;
 mod counters_alert;
 mod counters_collect;

@@ -10,7 +10,7 @@ use crate::map::MappedFile;
 
 /// Bytes that a reader asked for and that are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{len} bytes at {addr:#x} are not in the dump")]
+#[error("{len} {} at {addr:#x} {} not in the dump", if *.len == 1 { "byte" } else { "bytes" }, if *.len == 1 { "is" } else { "are" })]
 pub struct Missing {
     /// First address asked for.
     pub addr: u64,
