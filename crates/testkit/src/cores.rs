@@ -1,6 +1,7 @@
 //! Core dumps of real processes, made once and kept in the bench, and the ones that come with ../shared.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -309,8 +310,9 @@ fn remove_oldest(dir: &Path, keep: u64) -> Result<()> {
     let mut cores = Vec::new();
     for name in names_in(dir) {
         let path = dir.join(name);
-        let size: u64 =
-            names_in(&path).iter().filter_map(|f| fs::metadata(path.join(f)).ok()).map(|m| m.len()).sum();
+        // On the disk: some cores are mostly holes.
+        let on_disk = |file: &String| fs::metadata(path.join(file)).ok().map(|meta| 512 * meta.blocks());
+        let size: u64 = names_in(&path).iter().filter_map(on_disk).sum();
         let used = fs::metadata(path.join("used")).and_then(|meta| meta.modified());
         cores.push((used.unwrap_or_else(|_| SystemTime::now()), size, path));
     }
