@@ -58,6 +58,22 @@ fn every_end_on_every_runtime() {
     }
 }
 
+#[test]
+fn the_screen_of_a_stopped_target_can_be_left() {
+    let Some(runtime) = newest() else { return };
+    let mut target = Target::spawn(&runtime, "Counters", &[]);
+    let mut screen = monitor(&target).pty(20, 120);
+    screen.wait_for("GC Heap Size");
+    target.signal(Signal::SIGSTOP);
+    screen.wait_for("No sample for ");
+    screen.keys("q");
+    assert!(screen.wait_end().success());
+    assert_eq!((screen.modes(), screen.cooked()), ((false, false), true));
+    assert!(screen.text().contains("did not confirm the end of the session"), "{}", screen.text());
+    target.signal(Signal::SIGCONT);
+    unharmed(&mut target);
+}
+
 /// `dnd counters monitor` in a terminal: the end at which it is seen, the other one, and the program.
 fn in_terminal(target: &Target) -> (File, File, Child) {
     let size = Winsize { ws_row: 20, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
