@@ -198,6 +198,18 @@ fn standard_output_on_a_full_disk() {
 }
 
 #[test]
+fn watching_that_ends_as_it_begins() {
+    // Asked to end before the runtime has answered: its first collection of values must not be disturbed.
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
+        for _ in 0..6 {
+            let mut target = Target::spawn(&runtime, "Counters", &[]);
+            in_bash("DND > /dev/full", &["monitor", "-p", &target.pid().to_string()]).run().fails(7);
+            unharmed(&mut target);
+        }
+    }
+}
+
+#[test]
 fn files_on_a_full_disk_hold_what_had_room() {
     let Some(runtime) = newest() else { return };
     let mut target = Target::spawn(&runtime, "Counters", &[]);

@@ -33,13 +33,20 @@ async fn started(stream: &mut UnixStream) {
 fn watch<F: Future<Output = ()> + 'static>(
     runtime: impl FnOnce(UnixListener) -> F,
 ) -> (Result<End, Error>, Duration) {
+    watch_until(|listener, _stop| runtime(listener))
+}
+
+/// The same; whoever plays the process can end the watching, too.
+fn watch_until<F: Future<Output = ()> + 'static>(
+    runtime: impl FnOnce(UnixListener, watch::Sender<bool>) -> F,
+) -> (Result<End, Error>, Duration) {
     let (_scratch, dir) = Dnd::scratch();
     let path = dir.join("socket");
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     tokio.expect("tokio").block_on(async {
-        let runtime = runtime(UnixListener::bind(&path).expect("a socket"));
+        let (stop, stopped) = watch::channel(false);
+        let runtime = runtime(UnixListener::bind(&path).expect("a socket"), stop);
         let request = Request::new(Selection::parse("A").expect("a list"), "me");
-        let (_stop, stopped) = watch::channel(false);
         let begun = Instant::now();
         let endpoint = Endpoint::new(&path);
         let watched = run(&endpoint, 1, request, false, stopped, |_| ());
@@ -99,4 +106,36 @@ fn a_session_is_read_while_the_next_is_started() {
         started(&mut second).await;
     });
     assert_eq!(end.expect("a good end"), End::TargetDied);
+}
+
+#[test]
+fn a_session_that_is_being_started_is_ended_in_order() {
+    // Asked to stop before the process has answered: closing the connection would end the session at any moment.
+    let (end, _) = watch_until(|listener, stop| async move {
+        let mut first = accept(&listener).await;
+        asked(&mut first).await;
+        stop.send_replace(true);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        started(&mut first).await;
+        // No second session, but StopTracing, which has the id 1.
+        let mut second = accept(&listener).await;
+        assert_eq!(asked(&mut second).await, 1);
+        let mut stream = Stream::new();
+        stream.end();
+        first.write_all(stream.bytes()).await.expect("still read");
+        drop(first);
+        started(&mut second).await;
+    });
+    assert_eq!(end.expect("a good end"), End::Stopped);
+}
+
+#[test]
+fn a_process_that_never_answers_does_not_hold_up_the_end() {
+    let (end, after) = watch_until(|listener, stop| async move {
+        let mut first = accept(&listener).await;
+        asked(&mut first).await;
+        stop.send_replace(true);
+        assert_eq!(first.read(&mut [0]).await.ok(), Some(0), "closed");
+    });
+    assert!(end.is_ok() && after < Duration::from_secs(5), "{end:?}");
 }

@@ -12,7 +12,7 @@ use dnd_nettrace::{Order, Parser};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{End, Message, Pause, stopped};
 use crate::error::Error;
@@ -104,6 +104,9 @@ impl Watching {
     }
 
     /// Starts a session, and reads those that are there meanwhile: a runtime may take its time.
+    ///
+    /// Who is asked to stop meanwhile waits for the start, too, to end the session in order: closing its connection would
+    /// end it at any moment, also in the midst of the first collection (see [`Self::let_collect`]).
     pub(super) async fn start(
         &mut self,
         endpoint: &Endpoint,
@@ -111,11 +114,21 @@ impl Watching {
         stop: &mut watch::Receiver<bool>,
         sink: &mut impl FnMut(Message),
     ) -> Result<Session, Pause> {
+        if *stop.borrow() {
+            return Err(Pause::Stop);
+        }
         let mut starting = pin!(start(endpoint, session));
+        let mut until = None;
         loop {
             let (index, read) = tokio::select! {
                 biased;
-                () = stopped(stop) => return Err(Pause::Stop),
+                () = stopped(stop), if until.is_none() => {
+                    until = Some(Instant::now() + STOP);
+                    continue;
+                }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                    return Err(Pause::Stop);
+                }
                 started = &mut starting => return match started {
                     Ok(session) => Ok(session),
                     // A process that is ending starts no more sessions, but those it has come to their end.
@@ -241,8 +254,15 @@ impl Watching {
         if Instant::now() + BEFORE_COLLECTION < due {
             return;
         }
-        let until = due + COLLECTION;
-        while self.model.first_collection_pending() && !self.live.is_empty() {
+        while !self.live.is_empty() {
+            let until = if self.model.first_collection_pending() {
+                due + COLLECTION
+            } else if self.model.has_meters() {
+                return;
+            } else {
+                // Nothing was heard of Meters yet; that does not mean that there are none.
+                due + START
+            };
             let Ok((index, read)) = timeout_at(until, any(&mut self.live)).await else { return };
             if self.took(index, read).is_err() {
                 return;
