@@ -243,7 +243,10 @@ fn kept(
 ) -> Result<Core> {
     let dir = bench().path("cores").join(key);
     let made = bench().install(&dir, |to| {
-        let (pid, truth) = make(&to.join("core"))?;
+        let core = to.join("core");
+        let (pid, truth) = make(&core)?;
+        // Most of it is zeros of memory never touched: holes need no disk. (Where this fails, it takes some.)
+        let _ = run::quietly(Command::new("fallocate").arg("--dig-holes").arg(&core));
         let known = serde_json::json!({ "pid": pid, "truth": truth });
         Ok(fs::write(to.join("truth.json"), known.to_string())?)
     })?;
@@ -275,8 +278,6 @@ fn write_core(createdump: &Path, kind: Kind, by: By, target: &mut Target, to: &P
             let prefix = to.with_file_name("gcore");
             run::quietly(Command::new("gcore").arg("-o").arg(&prefix).arg(&pid))?;
             fs::rename(to.with_file_name(format!("gcore.{pid}")), to)?;
-            // Most of it is zeros of memory never touched: holes need no disk. (Where this fails, it takes some.)
-            let _ = run::quietly(Command::new("fallocate").arg("--dig-holes").arg(to));
         }
         By::Kernel => {
             let filter = if kind == Kind::Full { "0xff" } else { "0x33" };
