@@ -117,7 +117,7 @@ async fn watch_process(
         }
         sink(Message::Started);
         if watching.live.is_empty() {
-            return Ok(without_sessions(pid, &mut stop).await);
+            return Ok(without_sessions(&ProcFs::default(), pid, &mut stop).await);
         }
         match watching.read(restarts < RESTARTS, &mut stop, &mut sink).await {
             Pause::End(end) => return Ok(end),
@@ -138,8 +138,7 @@ async fn watch_process(
 }
 
 /// Only the operating system is asked: nothing but `/proc` tells that the process has ended.
-async fn without_sessions(pid: u32, stop: &mut watch::Receiver<bool>) -> End {
-    let proc = ProcFs::default();
+async fn without_sessions(proc: &ProcFs, pid: u32, stop: &mut watch::Receiver<bool>) -> End {
     let started = proc.stat(pid).map(|stat| stat.start_time);
     let mut ticks = tokio::time::interval(LOOK);
     loop {

@@ -1,12 +1,13 @@
 //! Sessions with processes that are played, in virtual time.
 
 use dnd_testkit::Dnd;
-use dnd_testkit::nettrace::Stream;
+use dnd_testkit::nettrace::{Event, Stream, Value as Written, payload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use tokio::time::Instant;
 
+use super::watching::REST;
 use super::*;
 use crate::selection::Selection;
 
@@ -29,7 +30,56 @@ async fn started(stream: &mut UnixStream) {
     stream.write_all(&message).await.expect("an answer");
 }
 
-/// Watches a process that `runtime` plays; the clock goes on whenever nothing else does.
+/// What came of watching.
+struct Watched {
+    end: Result<End, Error>,
+    /// How long it took.
+    after: Duration,
+    messages: Vec<Message>,
+}
+
+impl Watched {
+    /// The counter and the value of each sample.
+    fn samples(&self) -> Vec<(&str, f64)> {
+        self.messages.iter().flat_map(samples).collect()
+    }
+}
+
+fn samples(message: &Message) -> Vec<(&str, f64)> {
+    let Message::Updates(updates) = message else { return Vec::new() };
+    let sample = |update| match update {
+        &Update::Sample(ref sample) => Some((sample.series.name.as_str(), sample.value.headline()?)),
+        _ => None,
+    };
+    updates.iter().filter_map(sample).collect()
+}
+
+/// Watches a process that `runtime` plays; the clock goes on whenever nothing else does. What the runtime gets beside
+/// its socket stops the watching.
+fn watch_for<F: Future<Output = ()> + 'static>(
+    counters: &str,
+    interval: Duration,
+    runtime: impl FnOnce(UnixListener, watch::Sender<bool>) -> F,
+) -> Watched {
+    let (_scratch, dir) = Dnd::scratch();
+    let path = dir.join("socket");
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    tokio.expect("tokio").block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        let runtime = runtime(UnixListener::bind(&path).expect("a socket"), stop);
+        let mut request = Request::new(Selection::parse(counters).expect("a list"), "me");
+        request.interval = interval;
+        let begun = Instant::now();
+        let endpoint = Endpoint::new(&path);
+        let mut messages = Vec::new();
+        let watched = run(&endpoint, 1, request, false, stopped, |message| messages.push(message));
+        let both = async { tokio::join!(watched, runtime) };
+        let (end, ()) = tokio::time::timeout(Duration::from_secs(1_000_000), both).await.expect("an end");
+        Watched { end, after: begun.elapsed(), messages }
+    })
+}
+
+/// Watches a process that `runtime` plays.
 fn watch<F: Future<Output = ()> + 'static>(
     runtime: impl FnOnce(UnixListener) -> F,
 ) -> (Result<End, Error>, Duration) {
@@ -40,19 +90,31 @@ fn watch<F: Future<Output = ()> + 'static>(
 fn watch_until<F: Future<Output = ()> + 'static>(
     runtime: impl FnOnce(UnixListener, watch::Sender<bool>) -> F,
 ) -> (Result<End, Error>, Duration) {
-    let (_scratch, dir) = Dnd::scratch();
-    let path = dir.join("socket");
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-    tokio.expect("tokio").block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        let runtime = runtime(UnixListener::bind(&path).expect("a socket"), stop);
-        let request = Request::new(Selection::parse("A").expect("a list"), "me");
-        let begun = Instant::now();
-        let endpoint = Endpoint::new(&path);
-        let watched = run(&endpoint, 1, request, false, stopped, |_| ());
-        let (end, ()) = tokio::join!(watched, runtime);
-        (end, begun.elapsed())
-    })
+    let watched = watch_for("A", Duration::from_secs(1), runtime);
+    (watched.end, watched.after)
+}
+
+fn fields(counter: &'static str, value: f64) -> [(&'static str, Written<'static>); 1] {
+    let counter = vec![
+        ("Name", Written::Text(counter)),
+        ("Mean", Written::F64(value)),
+        ("IntervalSec", Written::F32(1.0)),
+        ("Series", Written::Text("Interval=1000")),
+        ("CounterType", Written::Text("Mean")),
+    ];
+    [("", Written::Object(vec![("Payload", Written::Object(counter))]))]
+}
+
+/// A stream with an EventCounter of provider `A` described.
+fn stream_of(counter: &'static str) -> Stream {
+    let mut stream = Stream::new();
+    stream.describe(1, "A", 1, "EventCounters", &fields(counter, 0.0));
+    stream
+}
+
+fn sample(stream: &mut Stream, sequence: u32, counter: &'static str, value: f64) {
+    let payload = payload(&fields(counter, value));
+    stream.events(&[Event { metadata: 1, sequence, thread: 3, payload, ..Event::default() }]);
 }
 
 #[test]
@@ -138,4 +200,131 @@ fn a_process_that_never_answers_does_not_hold_up_the_end() {
         assert_eq!(first.read(&mut [0]).await.ok(), Some(0), "closed");
     });
     assert!(end.is_ok() && after < Duration::from_secs(5), "{end:?}");
+}
+
+#[test]
+fn two_sessions_that_never_stop_telling_are_read_in_turn() {
+    // Both have more to tell than is read at a time.
+    let told = |counter| {
+        let mut stream = stream_of(counter);
+        for sequence in 1.. {
+            sample(&mut stream, sequence, counter, 1.0);
+            if stream.bytes().len() > 100_000 {
+                break;
+            }
+        }
+        stream.take()
+    };
+    let watched = watch_for("A", Duration::from_secs(1), |listener, _stop| async move {
+        let mut first = accept(&listener).await;
+        asked(&mut first).await;
+        started(&mut first).await;
+        let mut second = accept(&listener).await;
+        asked(&mut second).await;
+        // The sockets hold this: it is there before any of it is read.
+        started(&mut second).await;
+        first.write_all(&told("first")).await.expect("room");
+        second.write_all(&told("second")).await.expect("room");
+    });
+    assert_eq!(watched.end.expect("a good end"), End::TargetDied);
+    let order: Vec<_> =
+        watched.messages.iter().filter_map(|message| samples(message).first().map(|s| s.0)).collect();
+    assert_eq!(order.get(..4), Some(["first", "second"].repeat(2).as_slice()), "{order:?}");
+}
+
+#[test]
+fn what_a_session_tells_at_its_end_has_a_limit() {
+    let watched = watch_for("EventCounters\\A", Duration::from_secs(1), |listener, stop| async move {
+        let mut session = accept(&listener).await;
+        asked(&mut session).await;
+        started(&mut session).await;
+        // Once it has started.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        stop.send_replace(true);
+        let mut stopping = accept(&listener).await;
+        assert_eq!(asked(&mut stopping).await, 1);
+        let mut stream = stream_of("counter");
+        sample(&mut stream, 1, "counter", 1.0);
+        let mut told = 0;
+        for value in [2.0, 3.0] {
+            // Half of the limit, and a little more.
+            while told < REST / 2 {
+                stream.block("Unknown", &[0; 60_000]);
+                let bytes = stream.take();
+                told += bytes.len();
+                session.write_all(&bytes).await.expect("it is read");
+            }
+            told = 0;
+            sample(&mut stream, 2, "counter", value);
+        }
+        stream.end();
+        session.write_all(&stream.take()).await.expect("it is read");
+        drop(session);
+        started(&mut stopping).await;
+    });
+    assert_eq!(watched.samples(), [("counter", 1.0), ("counter", 2.0)]);
+    assert_eq!(watched.end.expect("a good end"), End::Stopped);
+}
+
+#[test]
+fn long_intervals_end_at_once_when_asked() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let watched = watch_for("A", HOUR, |listener, stop| async move {
+        let mut sessions = Vec::new();
+        for _ in 0..2 {
+            let mut session = accept(&listener).await;
+            asked(&mut session).await;
+            started(&mut session).await;
+            sessions.push(session);
+        }
+        // Long before the first values.
+        tokio::time::sleep(HOUR / 2).await;
+        stop.send_replace(true);
+        for session in sessions {
+            let mut stopping = accept(&listener).await;
+            assert_eq!(asked(&mut stopping).await, 1);
+            drop(session);
+            started(&mut stopping).await;
+        }
+    });
+    assert_eq!(watched.end.expect("a good end"), End::Stopped);
+    assert!(watched.after < HOUR / 2 + Duration::from_secs(1), "{:?}", watched.after);
+}
+
+/// Watches process 7 of a made-up machine whose `stat` becomes another one after 10 s; gives the end and when it came.
+fn watch_stat(later: &str) -> (End, Duration) {
+    let (_scratch, dir) = Dnd::scratch();
+    let path = dir.join("7/stat");
+    std::fs::create_dir(dir.join("7")).expect("a folder");
+    std::fs::write(&path, stat('S', 100)).expect("a file");
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    tokio.expect("tokio").block_on(async {
+        let (stop, mut stopped) = watch::channel(false);
+        let begun = Instant::now();
+        let changes = async {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            std::fs::write(&path, later).expect("a file");
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            stop.send_replace(true);
+        };
+        let proc = ProcFs::at(&dir);
+        let watched = async { (without_sessions(&proc, 7, &mut stopped).await, begun.elapsed()) };
+        tokio::join!(watched, changes).0
+    })
+}
+
+fn stat(state: char, start_time: u64) -> String {
+    format!("7 (a) {state} 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 23 0 {start_time} 0 0 0 0 0 0 0 0 0\n")
+}
+
+#[test]
+fn without_sessions_a_process_is_known_by_its_start() {
+    let (end, after) = watch_stat(&stat('T', 100));
+    assert_eq!((end, after), (End::Stopped, Duration::from_secs(20)), "it is only stopped");
+    // Ended, but nobody waits for it; another one with its id; nothing there.
+    for later in [stat('Z', 100), stat('X', 100), stat('S', 101), String::new()] {
+        let (end, after) = watch_stat(&later);
+        assert_eq!(end, End::TargetEnded, "{later}");
+        assert!((10..=11).contains(&after.as_secs()), "{later}: {after:?}");
+    }
 }

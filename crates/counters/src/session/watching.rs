@@ -44,7 +44,7 @@ const BEFORE_COLLECTION: Duration = Duration::from_secs(3);
 const COLLECTION: Duration = Duration::from_secs(3);
 
 /// How much of what a session tells at its end is understood: a runtime keeps 16 MB for a reader, see [`Request`].
-const REST: usize = 32 << 20;
+pub(super) const REST: usize = 32 << 20;
 
 /// How much is read at a time. An interval's values of usual programs are less.
 const READ: usize = 32 * 1024;
@@ -174,7 +174,13 @@ impl Watching {
 
     /// Takes in what was read from a stream (the parser has it); one that has ended is left out from here on.
     fn took(&mut self, index: usize, read: io::Result<usize>) -> Result<(), Error> {
-        let Some(live) = self.live.get_mut(index) else { return Ok(()) };
+        if index >= self.live.len() {
+            return Ok(());
+        }
+        // To the end of the queue: one that never stops telling must not keep the other from being read.
+        let live = self.live.remove(index);
+        self.live.push(live);
+        let Some(live) = self.live.last_mut() else { return Ok(()) };
         let over = match read {
             Ok(count) => count == 0,
             // A target that dies with unread bytes in its socket resets the connection.
@@ -192,7 +198,7 @@ impl Watching {
         self.settings = self.settings.or(settings);
         if over {
             self.complete = Some(self.complete.unwrap_or(true) && live.parser.is_complete());
-            self.live.remove(index);
+            self.live.pop();
         }
         Ok(drained?)
     }
@@ -313,7 +319,7 @@ async fn stop_one(live: Option<Live>) -> Option<(Result<(), dnd_ipc::Error>, Par
     }
 }
 
-/// Reads from whichever stream has something, and gives it to the stream's parser.
+/// Reads from the first stream that has something, and gives it to the stream's parser.
 async fn any(live: &mut [Live]) -> (usize, io::Result<usize>) {
     // A turn for each read: what was read is taken care of before more of it comes, however much a target has to tell.
     yield_now().await;
