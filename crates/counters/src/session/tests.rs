@@ -46,12 +46,14 @@ impl Watched {
 }
 
 fn samples(message: &Message) -> Vec<(&str, f64)> {
-    let Message::Updates(updates) = message else { return Vec::new() };
-    let sample = |update| match update {
-        &Update::Sample(ref sample) => Some((sample.series.name.as_str(), sample.value.headline()?)),
-        _ => None,
-    };
-    updates.iter().filter_map(sample).collect()
+    let mut samples = Vec::new();
+    if let Message::Updates(updates) = message {
+        for update in updates {
+            let Update::Sample(sample) = update else { continue };
+            samples.extend(sample.value.headline().map(|value| (sample.series.name.as_str(), value)));
+        }
+    }
+    samples
 }
 
 /// Watches a process that `runtime` plays; the clock goes on whenever nothing else does. What the runtime gets beside
