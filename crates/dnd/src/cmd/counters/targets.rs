@@ -9,6 +9,7 @@ use dnd_ipc::discovery::Process;
 use dnd_ipc::procfs::ProcFs;
 use dnd_ps::Chosen;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::port::{PortSpec, Started};
 use crate::error::CliError;
@@ -172,37 +173,54 @@ impl TargetsArgs {
 /// Looks for processes whose name matches, again and again.
 fn follow(pattern: String) -> mpsc::UnboundedReceiver<Arrival> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        let proc = ProcFs::default();
-        let mut known: HashSet<(u32, u64)> = HashSet::new();
-        let mut ticks = tokio::time::interval(LOOK);
-        while !sender.is_closed() {
-            ticks.tick().await;
-            let processes = discovery().scan();
-            known.retain(|id| processes.iter().any(|process| (process.pid, process.start_time) == *id));
-            let new = |process: &Process| !known.contains(&(process.pid, process.start_time));
-            let fresh: Vec<_> = processes.into_iter().filter(|p| p.endpoint.is_ok() && new(p)).collect();
-            // All at once: some may not answer.
-            for facts in dnd_ps::list(&proc, fresh.clone()).await.processes {
-                let Some(process) = fresh.iter().find(|process| process.pid == facts.pid) else { continue };
-                let Ok(endpoint) = process.endpoint.clone() else { continue };
-                let (process, id) = (process.clone(), (process.pid, process.start_time));
-                let names = std::iter::once(&facts.name).chain(&facts.entry_assembly);
-                if facts.reason.is_some() {
-                    // Not reachable now; maybe later.
-                    continue;
-                }
-                known.insert(id);
-                if names.into_iter().any(|name| matches(&pattern, name)) {
-                    let subject = Subject::from(Chosen { process, endpoint, facts });
-                    if sender.send(Arrival::Found(Box::new(subject))).is_err() {
-                        return;
+    tokio::spawn(look_for(pattern, ProcFs::default(), || discovery().scan(), sender));
+    receiver
+}
+
+/// Gives the processes of each `scan` whose name matches, once each.
+async fn look_for(
+    pattern: String,
+    proc: ProcFs,
+    scan: impl Fn() -> Vec<Process>,
+    sender: mpsc::UnboundedSender<Arrival>,
+) {
+    let id = |process: &Process| (process.pid, process.start_time);
+    // Those that are being asked for their names, and those that have answered.
+    let mut known = HashSet::new();
+    let mut asked = JoinSet::new();
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            () = sender.closed() => return,
+            _ = ticks.tick() => {
+                let processes = scan();
+                known.retain(|known| processes.iter().any(|process| id(process) == *known));
+                for process in processes {
+                    let Ok(endpoint) = process.endpoint.clone() else { continue };
+                    if known.insert(id(&process)) {
+                        let proc = proc.clone();
+                        // Each by itself: one that doesn't answer keeps no others from being found.
+                        asked.spawn(async move {
+                            let facts = dnd_ps::facts(&proc, &process).await;
+                            (process, endpoint, facts)
+                        });
                     }
                 }
             }
+            Some(Ok((process, endpoint, facts))) = asked.join_next() => {
+                let Some(facts) = facts.filter(|facts| facts.reason.is_none()) else {
+                    // Not reachable now; maybe later.
+                    known.remove(&id(&process));
+                    continue;
+                };
+                if std::iter::once(&facts.name).chain(&facts.entry_assembly).any(|name| matches(&pattern, name)) {
+                    let subject = Subject::from(Chosen { process, endpoint, facts });
+                    // Nobody may be left to hear of it.
+                    let _ = sender.send(Arrival::Found(Box::new(subject)));
+                }
+            }
         }
-    });
-    receiver
+    }
 }
 
 /// Whether a name matches a pattern in which `*` stands for any text.
@@ -220,7 +238,60 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use std::sync::{Arc, Mutex};
+
+    use dnd_testkit::Dnd;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// What a runtime of .NET Core 3 says when it is asked about itself: it doesn't know the command.
+    const UNKNOWN: &[u8] = b"DOTNET_IPC_V1\0\x18\0\xff\xff\0\0\x85\x13\x13\x80";
+
+    #[test]
+    fn who_does_not_answer_keeps_no_others_from_being_found() {
+        let (_scratch, dir) = Dnd::scratch();
+        let process = |pid: u32| {
+            let folder = dir.join(pid.to_string());
+            std::fs::create_dir(&folder).expect("a folder");
+            let stat = format!("{pid} (api-{pid}) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 100 0 0 0 0 0\n");
+            std::fs::write(folder.join("stat"), stat).expect("a file");
+            let endpoint = Ok(Endpoint::new(dir.join(format!("socket-{pid}"))));
+            let (ns_pid, uid) = (pid, nix::unistd::geteuid().as_raw());
+            Process { pid, ns_pid, start_time: 100, uid, host: None, other_root: None, endpoint }
+        };
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
+        tokio.block_on(async {
+            let listen = |pid: u32| UnixListener::bind(dir.join(format!("socket-{pid}"))).expect("a socket");
+            let (silent, speaks, later) = (listen(7), listen(8), listen(9));
+            let answer = |listener: UnixListener| async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.expect("a connection");
+                    // Who asked may have lost patience.
+                    let _ = stream.read_exact(&mut [0; 20]).await;
+                    let _ = stream.write_all(UNKNOWN).await;
+                }
+            };
+            tokio::spawn(answer(speaks));
+            tokio::spawn(answer(later));
+            let processes = Arc::new(Mutex::new(vec![process(7), process(8)]));
+            let scanned = Arc::clone(&processes);
+            let scan = move || scanned.lock().expect("a lock").clone();
+            let (sender, mut arrivals) = mpsc::unbounded_channel();
+            tokio::spawn(look_for("api*".to_owned(), ProcFs::at(&dir), scan, sender));
+            let mut found = async || match arrivals.recv().await {
+                Some(Arrival::Found(subject)) => subject.pid,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found().await, 8);
+            processes.lock().expect("a lock").push(process(9));
+            assert_eq!(found().await, 9);
+            // What answers at last is found, too; and nothing twice.
+            tokio::spawn(answer(silent));
+            assert_eq!(found().await, 7);
+        });
+    }
 
     #[test]
     fn patterns() {
