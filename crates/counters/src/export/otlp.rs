@@ -127,9 +127,16 @@ fn summary_point(
 }
 
 fn times(out: &mut Message, process: &Process<'_>, row: &Row) {
-    // A clock that was set back meanwhile must not make it end before it began.
-    out.fixed(2, u64::try_from(process.since.min(row.sample.unix_nanos)).unwrap_or(0));
-    out.fixed(3, u64::try_from(row.sample.unix_nanos).unwrap_or(0));
+    let (start, time) = span(process.since, row.sample.unix_nanos);
+    out.fixed(2, start);
+    out.fixed(3, time);
+}
+
+/// When the totals began, and when they were what they are. A clock that was set back meanwhile must not make them end
+/// before they began.
+fn span(since: i64, sampled: i64) -> (u64, u64) {
+    let unsigned = |nanos| u64::try_from(nanos).unwrap_or(0);
+    (unsigned(since.min(sampled)), unsigned(sampled))
 }
 
 fn attributes(out: &mut Message, field: u32, row: &Row) {
@@ -231,5 +238,12 @@ mod tests {
             message.0,
             [8, 0xac, 2, 17, 1, 0, 0, 0, 0, 0, 0, 0, 26, 2, 0xc3, 0xbc, 42, 7, 10, 1, b'k', 18, 2, 10, 0]
         );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back() {
+        assert_eq!(span(5, 7), (5, 7));
+        assert_eq!(span(7, 5), (5, 5));
+        assert_eq!(span(7, -5), (0, 0));
     }
 }

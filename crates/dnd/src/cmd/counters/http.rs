@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +20,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::export::Scrape;
-use super::hub::Input;
+use super::sink::Input;
 use super::writer::say;
 
 /// How many scrapers are served at a time; others wait.
 const CONNECTIONS: usize = 32;
-/// How long a scraper may keep a connection.
+/// How long a scraper may keep a connection, and how long it may take for the answer that is under way then.
 const CONNECTION: Duration = Duration::from_secs(60);
+const LAST_ANSWER: Duration = Duration::from_secs(10);
 /// How long a push may take.
 const PUSH: Duration = Duration::from_secs(10);
 /// How much of a collector's answer is read.
@@ -44,10 +46,14 @@ pub(super) async fn serve(listener: TcpListener, inputs: mpsc::UnboundedSender<I
         let inputs = inputs.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, inputs.clone()));
-            let connection =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let mut connection = pin!(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service)
+            );
             // What goes wrong on a connection is the scraper's business.
-            let _ = timeout(CONNECTION, connection).await;
+            if timeout(CONNECTION, connection.as_mut()).await.is_err() {
+                connection.as_mut().graceful_shutdown();
+                let _ = timeout(LAST_ANSWER, connection).await;
+            }
             drop(permit);
         });
     }
@@ -71,6 +77,7 @@ async fn answer(
         }
         _ => {
             *response.status_mut() = StatusCode::NOT_FOUND;
+            *response.body_mut() = Full::from("there is only /metrics here\n");
             return Ok(response);
         }
     }
