@@ -9,11 +9,12 @@ use dnd_counters::{Source, Update, rfc3339};
 use serde_json::json;
 
 use super::action::OutputTo;
-use super::hub::{Sink, Target, watch};
+use super::hub::watch;
 use super::json::Documents;
 use super::lines::Said;
 use super::monitor::{finish, say_ends};
 use super::output::Output;
+use super::sink::{Sink, Target};
 use super::writer;
 use super::{CountersArgs, WatchArgs, unix_nanos_now};
 use crate::error::CliError;

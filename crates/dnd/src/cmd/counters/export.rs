@@ -11,9 +11,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::action::OutputTo;
 use super::http::{self, Collector};
-use super::hub::{Input, Sink, State, Target, watch};
+use super::hub::watch;
 use super::lines::Said;
 use super::monitor::{finish, say_ends};
+use super::schedule::Schedule;
+use super::sink::{Input, Sink, State, Target};
 use super::writer::say;
 use super::{CountersArgs, WatchArgs};
 use crate::error::CliError;
@@ -82,7 +84,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             // Room for one: what is not pushed in time is out of date.
             let (sender, receiver) = mpsc::channel(1);
             tokio::spawn(http::push(collector, receiver));
-            Push { sender, interval: Duration::from_secs(args.otlp_interval), due: None }
+            Push { sender, interval: Duration::from_secs(args.otlp_interval), due: Schedule::default() }
         });
         let alerts = args.watch.alerts.start(request.interval, OutputTo::Stderr);
         let mut sink = Export { push, said: Said::default() };
@@ -102,8 +104,8 @@ struct Export {
 struct Push {
     sender: mpsc::Sender<Vec<u8>>,
     interval: Duration,
-    /// When the next push is due; none before there is a value.
-    due: Option<Instant>,
+    /// When the next push is due; begun by the first value.
+    due: Schedule,
 }
 
 fn processes(targets: &[Target]) -> Vec<Process<'_>> {
@@ -126,17 +128,12 @@ impl Export {
     fn push(&mut self, targets: &[Target]) {
         let Some(push) = &mut self.push else { return };
         let now = Instant::now();
-        let due = match push.due {
-            Some(due) => due,
-            None if targets.iter().any(|target| target.board.has_values()) => now,
-            None => return,
-        };
-        if now < due {
+        if targets.iter().any(|target| target.board.has_values()) {
+            push.due.begin(now);
+        }
+        if !push.due.take(now, push.interval) {
             return;
         }
-        // In step, unless one was missed.
-        let next = due + push.interval;
-        push.due = Some(if next > now { next } else { now + push.interval });
         // While a push is under way another one waits; a third would only be older.
         let _ = push.sender.try_send(otlp::encode(&processes(targets), now));
     }

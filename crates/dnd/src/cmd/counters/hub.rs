@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crossterm::event::Event as TerminalEvent;
 use dnd_contract::{Explain, Kind};
 use dnd_counters::os::Probe;
 use dnd_counters::session::{self, End, Message};
@@ -15,14 +14,12 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::alerts::{Alerts, Told, lines};
-use super::export::Scrape;
+use super::schedule;
 use super::signals::Signals;
+use super::sink::{Input, Inputs, Sink, State, Target};
 use super::targets::{Arrival, Arrivals, Subject};
 use super::writer::{self, say};
-use crate::error::{CliError, stdout_failed};
-
-/// How often a sink may look at the clock: for late samples.
-const TICK: Duration = Duration::from_millis(250);
+use crate::error::CliError;
 
 /// How long an orderly end may take before a second Ctrl-C cuts it short: doing so can hang a process that is in its
 /// first collection of values.
@@ -31,89 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many processes that have ended are kept, with their last values: where new ones start all the time, there is no
 /// end to them.
 const ENDED: usize = 20;
-
-/// A process being watched.
-pub(super) struct Target {
-    /// The process.
-    pub(super) subject: Subject,
-    /// Its values.
-    pub(super) board: Board,
-    /// What became of it.
-    pub(super) state: State,
-    /// When the watching began: UTC, nanoseconds since 1970.
-    pub(super) since: i64,
-    probe: Option<Probe>,
-}
-
-/// What became of a process.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum State {
-    /// Its sessions are being started.
-    Starting,
-    /// It is watched.
-    Watched,
-    /// It isn't any more.
-    Ended(End),
-    /// It can't be watched.
-    Failed(String),
-}
-
-impl State {
-    fn over(&self) -> bool {
-        matches!(self, Self::Ended(_) | Self::Failed(_))
-    }
-}
-
-/// Where values go.
-pub(super) trait Sink {
-    /// New values of the target at `index`; its board has them already.
-    fn updates(&mut self, targets: &[Target], index: usize, updates: &[Update]) -> io::Result<()>;
-
-    /// Time has passed, or a target has changed its state.
-    fn tick(&mut self, targets: &[Target]) -> io::Result<()>;
-
-    /// Whether it shows charts, which need the recent past of all values.
-    fn charts(&self) -> bool {
-        false
-    }
-
-    /// The target at `index`, which ended long ago, has made room for another one.
-    fn replaced(&mut self, _index: usize) {}
-
-    /// Somebody wants something. Whether to go on.
-    fn input(&mut self, _targets: &[Target], _input: Input) -> io::Result<bool> {
-        Ok(true)
-    }
-
-    /// An alert was raised, or what it ran has ended.
-    fn alert(&mut self, _targets: &[Target], told: &Told) -> io::Result<()> {
-        say(&lines(told));
-        Ok(())
-    }
-
-    /// Nothing more will be asked; what was taken (a terminal) is to be given back.
-    fn close(&mut self) {}
-
-    /// Nothing more will come.
-    fn end(&mut self, targets: &[Target]) -> io::Result<()>;
-
-    /// What it means that one of these failed.
-    fn failed(&self, error: io::Error) -> CliError {
-        stdout_failed(error)
-    }
-}
-
-/// What comes from outside while processes are watched.
-#[derive(Debug)]
-pub(super) enum Input {
-    /// A key, a change of the terminal's size, or the end of the terminal.
-    Terminal(io::Result<TerminalEvent>),
-    /// A question of a monitoring system.
-    Scrape(Scrape),
-}
-
-/// Where inputs come from; its end is the end of the watching.
-pub(super) type Inputs = mpsc::UnboundedReceiver<Input>;
 
 /// Watches all that arrives, until something ends it. Gives the targets as they were at the end.
 ///
@@ -143,7 +57,7 @@ pub(super) async fn watch(
     for subject in first {
         hub.add(subject);
     }
-    let mut ticks = tokio::time::interval(TICK.min(hub.request.interval));
+    let mut ticks = tokio::time::interval(schedule::tick(hub.request.interval));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut probes = tokio::time::interval(hub.request.interval);
     probes.set_missed_tick_behavior(MissedTickBehavior::Skip);

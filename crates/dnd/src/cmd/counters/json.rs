@@ -7,9 +7,10 @@ use dnd_contract::Envelope;
 use dnd_counters::{Interval, Notice, Sample, SampleFacts, Update, alerts, rfc3339};
 
 use super::alerts::Told;
-use super::hub::{Sink, State, Target};
 use super::lines::Said;
 use super::output::Output;
+use super::schedule::Schedule;
+use super::sink::{Sink, State, Target};
 use super::unix_nanos_now;
 use crate::error::CliError;
 
@@ -24,9 +25,9 @@ pub(super) struct Documents {
 /// What waits to be written of one target.
 #[derive(Default)]
 struct Pending {
-    /// When the next document is due; set by the first sample, half an interval before the samples that follow, so
+    /// When the next document is due; begun by the first sample, half an interval before the samples that follow, so
     /// that a little jitter does not move a sample into the neighbouring document.
-    due: Option<Instant>,
+    due: Schedule,
     samples: Vec<Sample>,
     notices: Vec<Notice>,
     alerts: Vec<alerts::Facts>,
@@ -79,8 +80,8 @@ impl Sink for Documents {
                 _ => {}
             }
         }
-        if pending.due.is_none() && begun {
-            pending.due = Some(Instant::now() + (self.interval / 2).min(Duration::from_millis(500)));
+        if begun {
+            pending.due.begin(Instant::now() + (self.interval / 2).min(Duration::from_millis(500)));
         }
         Ok(())
     }
@@ -91,18 +92,13 @@ impl Sink for Documents {
         for (index, target) in targets.iter().enumerate() {
             let Some(pending) = self.targets.get_mut(index).filter(|pending| !pending.over) else { continue };
             let over = matches!(target.state, State::Ended(_) | State::Failed(_));
-            let due = match pending.due {
-                _ if over => now,
-                Some(due) => due,
+            if target.board.late(now).is_some() {
                 // No sample of the runtime ever came: that is worth a document, too, once in an interval.
-                None if target.board.late(now).is_some() => now,
-                None => continue,
-            };
-            if now < due {
+                pending.due.begin(now);
+            }
+            if !pending.due.take(now, self.interval) && !over {
                 continue;
             }
-            let next = due + self.interval;
-            pending.due = Some(if next <= now { now + self.interval } else { next });
             pending.over = over;
             self.write(target, index)?;
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use dnd_counters::{Notice, Update, rfc3339, text};
 
-use super::hub::{Sink, State, Target};
+use super::sink::{Sink, State, Target};
 use super::{unix_nanos_now, writer};
 
 /// So many different notices are said; a target that has more to complain about has been heard.

@@ -6,12 +6,13 @@ use dnd_contract::Kind;
 use dnd_counters::session::End;
 
 use super::action::OutputTo;
-use super::hub::{Sink, State, Target, watch};
+use super::hub::watch;
 use super::json::Documents;
 use super::lines::Lines;
 use super::output::Output;
 use super::port::Started;
 use super::screen::Screen;
+use super::sink::{Sink, State, Target};
 use super::writer;
 use super::{CountersArgs, WatchArgs};
 use crate::error::CliError;

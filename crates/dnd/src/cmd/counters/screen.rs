@@ -9,7 +9,7 @@ use dnd_counters::text::{self, Process, Sort, Status, View};
 use dnd_counters::{Board, Update};
 
 use super::alerts::{Told, lines};
-use super::hub::{Input, Inputs, Sink, State, Target};
+use super::sink::{Input, Inputs, Sink, State, Target};
 use super::terminal::Terminal;
 use super::writer::{self, say};
 use crate::error::{CliError, stdout_failed};

@@ -9,7 +9,7 @@ use crossterm::{cursor, event, queue, terminal};
 use dnd_counters::text::{Line, Style};
 use tokio::sync::mpsc;
 
-use super::hub::{Input, Inputs};
+use super::sink::{Input, Inputs};
 use super::writer;
 
 /// How often the thread that waits for keys sees whether it is still wanted.
