@@ -274,6 +274,44 @@ fn a_stopped_target_is_told_and_left_in_peace() {
 }
 
 #[test]
+fn a_target_that_was_stopped_before_is_watched_from_outside_until_it_goes_on() {
+    for runtime in one_per_major() {
+        let mut target = Target::spawn(&runtime, "Counters", &[]);
+        target.signal(Signal::SIGSTOP);
+        let start = || monitor(&target).args(["--refresh-interval", "0.2"]).spawn();
+        let outside = |text: &str| (text.matches("\tOS\trss\t").count() > 2).then_some(());
+        // Asked to end before it could begin.
+        let running = start();
+        running.wait_stdout(outside);
+        running.signal(Signal::SIGINT);
+        let output = running.wait();
+        assert!(output.stderr.contains("is stopped; until it goes on"), "{}", output.stderr);
+        output.success();
+        let running = start();
+        running.wait_stdout(outside);
+        target.signal(Signal::SIGCONT);
+        running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
+        interrupt(running).success();
+        assert_eq!(target.ask("step", "stepped "), "1", "the target goes on");
+        can_be_watched(&target);
+        assert!(target.alive());
+    }
+}
+
+#[test]
+fn silent_targets_are_found_among_all() {
+    let Some(runtime) = newest() else { return };
+    let target = Target::spawn(&runtime, "Counters", &[]);
+    target.signal(Signal::SIGSTOP);
+    let running = Dnd::new(DND).args(["counters", "monitor", "-n", "dotne*"]).spawn();
+    let line = format!("\t{}\tOS\trss\t", target.pid());
+    running.wait_stdout(|text| text.contains(&line).then_some(()));
+    interrupt(running).success();
+    target.signal(Signal::SIGCONT);
+    can_be_watched(&target);
+}
+
+#[test]
 fn nothing_is_late_of_a_runtime_that_is_not_asked() {
     let Some(runtime) = newest() else { return };
     let target = Target::builder(&runtime, "Counters").spawn();

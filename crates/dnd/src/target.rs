@@ -2,7 +2,7 @@
 
 use dnd_ipc::discovery::Discovery;
 use dnd_ipc::procfs::ProcFs;
-use dnd_ps::Chosen;
+use dnd_ps::{Chosen, Need};
 
 use crate::error::CliError;
 
@@ -24,8 +24,8 @@ impl TargetArgs {
         let mut discovery = discovery();
         let proc = ProcFs::default();
         let chosen = match (self.process_id, &self.name) {
-            (Some(pid), _) => dnd_ps::by_pid(&mut discovery, &proc, pid).await,
-            (None, Some(name)) => dnd_ps::by_name(&mut discovery, &proc, name).await,
+            (Some(pid), _) => dnd_ps::by_pid(&mut discovery, &proc, pid, Need::Answer).await,
+            (None, Some(name)) => dnd_ps::by_name(&mut discovery, &proc, name, Need::Answer).await,
             (None, None) => Err(dnd_ps::none_given(&mut discovery, &proc).await),
         };
         Ok(chosen?)

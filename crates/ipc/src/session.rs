@@ -14,10 +14,6 @@ use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::transport::{call, decoded};
 
-/// A runtime answers the start of a session after the providers were switched on; a heap snapshot's provider does a
-/// whole garbage collection there.
-const START: Duration = Duration::from_secs(120);
-
 /// How long the stream is still read when the stop could not be delivered (the target is ending, as a rule).
 const AFTER_FAILED_STOP: Duration = Duration::from_secs(1);
 
@@ -39,8 +35,12 @@ pub struct Session {
 /// Newer forms of the command are used when the request needs them; where the runtime lacks them, older ones, which
 /// cannot express all of it ([`Session::version`] tells).
 ///
+/// There is no limit to how long a runtime may take: it answers once the providers are switched on, which can mean a whole
+/// garbage collection, and not before it goes on if it is stopped. Who has waited enough drops the future, which closes
+/// the connection.
+///
 /// # Errors
-/// When the target can't be reached, doesn't answer within two minutes, or refuses.
+/// When the target can't be reached, or refuses.
 pub async fn start_session(endpoint: &Endpoint, session: SessionRequest) -> Result<Session, Error> {
     let mut refused = None;
     for version in (2..=session.version()).rev() {
@@ -50,7 +50,7 @@ pub async fn start_session(endpoint: &Endpoint, session: SessionRequest) -> Resu
             3 => Request::CollectTracing3(session.clone()),
             _ => Request::CollectTracing2(session.clone()),
         };
-        match call(endpoint, &request, Some(START)).await {
+        match call(endpoint, &request, None).await {
             Ok(reply) => {
                 let id = decoded(&request, SessionId::decode(&reply.payload))?;
                 return Ok(Session { endpoint: endpoint.clone(), id, version, stream: reply.stream });

@@ -14,5 +14,5 @@ mod table;
 pub use error::Error;
 pub use facts::{AssemblySource, Hosting, ProcessFacts, Processes, VersionSource};
 pub use query::{ANSWER_WITHIN, facts, list};
-pub use select::{Chosen, by_name, by_pid, none_given};
+pub use select::{Chosen, Need, by_name, by_pid, none_given};
 pub use table::write_table;

@@ -1,14 +1,14 @@
 //! The one process that the user means.
 
 use dnd_ipc::Endpoint;
-use dnd_ipc::discovery::{Discovery, NotDotnet, Process};
+use dnd_ipc::discovery::{Discovery, NotDotnet, Process, Unreachable};
 use dnd_ipc::procfs::ProcFs;
 
 use crate::error::Error;
 use crate::facts::ProcessFacts;
 use crate::query::{facts, list};
 
-/// A process that was chosen and answered, or is too old to tell about itself.
+/// A process that was chosen. It has answered, or is too old to tell about itself, or need not answer.
 #[derive(Debug, Clone)]
 pub struct Chosen {
     /// How it was found.
@@ -27,11 +27,20 @@ impl Chosen {
     }
 }
 
+/// What a process must do to be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Answer.
+    Answer,
+    /// Listen: one that is stopped or doesn't answer now may do so later, and the operating system knows it already.
+    Socket,
+}
+
 /// The process with this pid.
 ///
 /// # Errors
 /// When it is not there, not .NET, or can't be reached.
-pub async fn by_pid(discovery: &mut Discovery, proc: &ProcFs, pid: u32) -> Result<Chosen, Error> {
+pub async fn by_pid(discovery: &mut Discovery, proc: &ProcFs, pid: u32, need: Need) -> Result<Chosen, Error> {
     let process = match discovery.inspect(pid) {
         Ok(process) => process,
         Err(why) => {
@@ -52,14 +61,19 @@ pub async fn by_pid(discovery: &mut Discovery, proc: &ProcFs, pid: u32) -> Resul
             });
         }
     };
-    chosen(proc, process).await
+    chosen(proc, process, need).await
 }
 
 /// The .NET process that is called `name`: the name that `dnd ps` shows, or that of its entry assembly.
 ///
 /// # Errors
 /// When there is none or are several, or it can't be reached.
-pub async fn by_name(discovery: &mut Discovery, proc: &ProcFs, name: &str) -> Result<Chosen, Error> {
+pub async fn by_name(
+    discovery: &mut Discovery,
+    proc: &ProcFs,
+    name: &str,
+    need: Need,
+) -> Result<Chosen, Error> {
     let processes = discovery.scan();
     let listed = list(proc, processes.clone()).await.processes;
     let is = |p: &&ProcessFacts| p.name == name || p.entry_assembly.as_deref() == Some(name);
@@ -68,7 +82,7 @@ pub async fn by_name(discovery: &mut Discovery, proc: &ProcFs, name: &str) -> Re
         [] => Err(Error::NoSuchName { name: name.to_owned(), running: listed.iter().map(line).collect() }),
         [one] => match processes.into_iter().find(|p| p.pid == one.pid) {
             // Asked again, by itself: the list waits less long for an answer.
-            Some(process) => chosen(proc, process).await,
+            Some(process) => chosen(proc, process, need).await,
             None => Err(Error::Gone { pid: one.pid, inside: Vec::new() }),
         },
         several => {
@@ -83,17 +97,20 @@ pub async fn none_given(discovery: &mut Discovery, proc: &ProcFs) -> Error {
     Error::NoneGiven { running: listed.iter().map(line).collect() }
 }
 
-async fn chosen(proc: &ProcFs, process: Process) -> Result<Chosen, Error> {
+async fn chosen(proc: &ProcFs, process: Process, need: Need) -> Result<Chosen, Error> {
     let pid = process.pid;
     match facts(proc, &process).await {
-        Some(facts) => reachable(process, facts),
+        Some(facts) => reachable(process, facts, need),
         None => Err(Error::Gone { pid, inside: Vec::new() }),
     }
 }
 
-fn reachable(process: Process, facts: ProcessFacts) -> Result<Chosen, Error> {
+fn reachable(process: Process, facts: ProcessFacts, need: Need) -> Result<Chosen, Error> {
     let reason = match (&process.endpoint, facts.reason) {
         (Ok(endpoint), None) => return Ok(Chosen { endpoint: endpoint.clone(), process, facts }),
+        (Ok(endpoint), Some(Unreachable::Stopped | Unreachable::NoAnswer)) if need == Need::Socket => {
+            return Ok(Chosen { endpoint: endpoint.clone(), process, facts });
+        }
         (Err(reason), _) => *reason,
         (_, Some(reason)) => reason,
     };

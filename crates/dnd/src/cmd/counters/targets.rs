@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use dnd_ipc::Endpoint;
-use dnd_ipc::discovery::Process;
+use dnd_ipc::discovery::{Process, Unreachable};
 use dnd_ipc::procfs::ProcFs;
-use dnd_ps::Chosen;
+use dnd_ps::{Chosen, Need};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::port::{PortSpec, Started};
+use super::writer::say;
 use crate::error::CliError;
 use crate::target::discovery;
 
@@ -124,7 +125,7 @@ pub(super) struct Arrivals {
 }
 
 impl TargetsArgs {
-    /// Finds the processes; they have answered, or are too old to tell about themselves. A program that is started for
+    /// Finds the processes; what they have answered is known. A program that is started for
     /// it ends with what is returned beside them.
     pub(super) async fn resolve(
         &self,
@@ -154,13 +155,15 @@ impl TargetsArgs {
         }
         let mut first = Vec::new();
         match (self.process_id.as_slice(), &self.name) {
-            ([], Some(name)) => first.push(dnd_ps::by_name(&mut discovery, &proc, name).await?.into()),
+            ([], Some(name)) => {
+                first.push(watched(dnd_ps::by_name(&mut discovery, &proc, name, Need::Socket).await?));
+            }
             ([], None) => return Err(dnd_ps::none_given(&mut discovery, &proc).await.into()),
             (pids, _) => {
                 for &pid in pids {
                     let known = first.iter().any(|subject: &Subject| subject.pid == pid);
                     if !known {
-                        first.push(dnd_ps::by_pid(&mut discovery, &proc, pid).await?.into());
+                        first.push(watched(dnd_ps::by_pid(&mut discovery, &proc, pid, Need::Socket).await?));
                     }
                 }
             }
@@ -168,6 +171,20 @@ impl TargetsArgs {
         let single = first.len() == 1;
         Ok(Arrivals { first, more: None, single })
     }
+}
+
+/// A process that was chosen; says so if it is silent.
+fn watched(chosen: Chosen) -> Subject {
+    let reason = match chosen.facts.reason {
+        Some(Unreachable::Stopped) => "is stopped",
+        Some(_) => "doesn't answer: it is busy, or in a debugger",
+        None => return chosen.into(),
+    };
+    let (pid, name) = (chosen.facts.pid, dnd_contract::escape(&chosen.facts.name));
+    say(&format!(
+        "note: process {pid} ({name}) {reason}; until it goes on, only the operating system tells of it"
+    ));
+    chosen.into()
 }
 
 /// Looks for processes whose name matches, again and again.
@@ -187,6 +204,8 @@ async fn look_for(
     let id = |process: &Process| (process.pid, process.start_time);
     // Those that are being asked for their names, and those that have answered.
     let mut known = HashSet::new();
+    // Those that did not answer.
+    let mut silent = HashSet::new();
     let mut asked = JoinSet::new();
     let mut ticks = tokio::time::interval(LOOK);
     loop {
@@ -195,6 +214,7 @@ async fn look_for(
             _ = ticks.tick() => {
                 let processes = scan();
                 known.retain(|known| processes.iter().any(|process| id(process) == *known));
+                silent.retain(|silent| processes.iter().any(|process| id(process) == *silent));
                 for process in processes {
                     let Ok(endpoint) = process.endpoint.clone() else { continue };
                     if known.insert(id(&process)) {
@@ -208,12 +228,24 @@ async fn look_for(
                 }
             }
             Some(Ok((process, endpoint, facts))) = asked.join_next() => {
-                let Some(facts) = facts.filter(|facts| facts.reason.is_none()) else {
-                    // Not reachable now; maybe later.
+                let Some(facts) = facts else {
                     known.remove(&id(&process));
                     continue;
                 };
-                if std::iter::once(&facts.name).chain(&facts.entry_assembly).any(|name| matches(&pattern, name)) {
+                let mut names = std::iter::once(&facts.name).chain(&facts.entry_assembly);
+                let wanted = names.any(|name| matches(&pattern, name));
+                match facts.reason {
+                    None => {}
+                    // Silent twice, so it isn't just starting: the operating system can tell of it already.
+                    Some(Unreachable::Stopped | Unreachable::NoAnswer)
+                        if wanted && !silent.insert(id(&process)) => {}
+                    // Not reachable now; maybe later.
+                    Some(_) => {
+                        known.remove(&id(&process));
+                        continue;
+                    }
+                }
+                if wanted {
                     let subject = Subject::from(Chosen { process, endpoint, facts });
                     // Nobody may be left to hear of it.
                     let _ = sender.send(Arrival::Found(Box::new(subject)));
@@ -287,9 +319,9 @@ mod tests {
             assert_eq!(found().await, 8);
             processes.lock().expect("a lock").push(process(9));
             assert_eq!(found().await, 9);
-            // What answers at last is found, too; and nothing twice.
-            tokio::spawn(answer(silent));
+            // One that goes on listening without an answer is found, too; and nothing twice.
             assert_eq!(found().await, 7);
+            drop(silent);
         });
     }
 
