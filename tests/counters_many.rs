@@ -58,6 +58,9 @@ fn processes_that_come_later() {
         "0.2",
     ];
     let running = Dnd::new(DND).args(pattern).spawn();
+    running.wait_stderr(|text| {
+        text.contains("watching all .NET processes named Mete*, also those that start later").then_some(())
+    });
     let target = Target::spawn(&runtime, "Meters", &[]);
     let sees = |target: &Target| format!("\t{}\tBench.Meter\tbench.gauge[room=red]\t7\t", target.pid());
     running.wait_stdout(|text| text.contains(&sees(&target)).then_some(()));

@@ -92,6 +92,16 @@ fn the_io_of_a_program() {
 }
 
 #[test]
+fn a_document_knows_whose_it_is() {
+    let Some(runtime) = runtimes().pop() else { return };
+    let collect = Dnd::new(DND).args(["counters", "collect", "-o", "-", "--format", "json", "--"]);
+    let collect = collect.env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1");
+    let document = collect.args(command(&runtime, "Counters")).run().json();
+    // It was not there yet when this began.
+    assert_eq!(document["TargetProcess"], "dotnet");
+}
+
+#[test]
 fn runtimes_that_report_on_a_port() {
     for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 5) {
         let (_scratch, dir) = Dnd::scratch();

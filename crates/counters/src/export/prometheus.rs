@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::{Point, Process, point, rows};
 use crate::board::Row;
+use crate::os;
 use crate::sample::{Series, Source};
 
 /// Which of the two formats.
@@ -132,7 +133,11 @@ fn add(families: &mut BTreeMap<String, Family>, row: &Row, process: &[(&str, Str
             None => labels.push((key, value.clone())),
         }
     }
-    let help = format!("{} of {}", series.display_name, series.provider);
+    let (provider, counter) = (series.provider.as_str(), series.name.as_str());
+    let help = match os::COUNTERS.iter().find(|known| (known.0, known.1) == (provider, counter)) {
+        Some(&(.., what)) if series.source == Source::Os => what.to_owned(),
+        _ => format!("{} of {provider}", series.display_name),
+    };
     let lines = &mut family(families, &name, kind, unit, &help).lines;
     match point {
         Point::Gauge(value) | Point::UpDown(value) => sample(lines, &name, &labels, None, value),

@@ -24,7 +24,7 @@ const CGROUP: &str = "cgroup";
 /// All counters: provider, name, unit, kind, and what it is.
 pub const COUNTERS: [(&str, &str, &str, SeriesKind, &str); 17] = [
     (OS, "rss", "By", SeriesKind::Gauge, "memory that is resident, shared pages counted fully"),
-    (OS, "rss-anonymous", "By", SeriesKind::Gauge, "the part of it that is not of a file"),
+    (OS, "rss-anonymous", "By", SeriesKind::Gauge, "memory that is resident and not of a file"),
     (
         OS,
         "pss",
@@ -44,7 +44,13 @@ pub const COUNTERS: [(&str, &str, &str, SeriesKind, &str); 17] = [
         SeriesKind::Gauge,
         "memory of all processes of the container, file cache included",
     ),
-    (CGROUP, "memory-working-set", "By", SeriesKind::Gauge, "the same without file cache that is not in use"),
+    (
+        CGROUP,
+        "memory-working-set",
+        "By",
+        SeriesKind::Gauge,
+        "memory of the container without file cache that is not in use",
+    ),
     (CGROUP, "memory-limit", "By", SeriesKind::Gauge, "what the container may use"),
     (CGROUP, "memory-used", "%", SeriesKind::Gauge, "working set, of the limit"),
     (
@@ -62,7 +68,7 @@ pub const COUNTERS: [(&str, &str, &str, SeriesKind, &str); 17] = [
         "cpu-throttled-periods",
         "%",
         SeriesKind::Gauge,
-        "scheduling periods in which it was not let run",
+        "scheduling periods in which the container was not let run",
     ),
 ];
 

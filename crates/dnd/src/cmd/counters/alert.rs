@@ -66,7 +66,7 @@ impl Sink for Events {
     }
 
     fn tick(&mut self, targets: &[Target]) -> io::Result<()> {
-        self.said.failures(targets);
+        self.said.trouble(targets);
         Ok(())
     }
 

@@ -88,14 +88,13 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         if let Some(path) = output.path() {
             writer::say(&format!("writing to {}; Ctrl-C ends it", path.display()));
         }
-        let name = arrivals.first.first().map(|subject| subject.name.clone()).unwrap_or_default();
         let several = !arrivals.single;
         let mut sink: Box<dyn Sink> = match args.format {
             Format::Csv => {
                 Box::new(Csv { output, several, compat: args.compat, started: false, said: Said::default() })
             }
             Format::Json => {
-                Box::new(Json { output, several, name, started: false, events: false, said: Said::default() })
+                Box::new(Json { output, several, started: false, events: false, said: Said::default() })
             }
             Format::Ndjson => Box::new(Documents::new(request.interval, output)),
         };
@@ -166,7 +165,7 @@ impl Sink for Csv {
     }
 
     fn tick(&mut self, targets: &[Target]) -> io::Result<()> {
-        self.said.failures(targets);
+        self.said.trouble(targets);
         self.start()
     }
 
@@ -189,7 +188,6 @@ fn local_time(unix_nanos: i64) -> String {
 struct Json {
     output: Output,
     several: bool,
-    name: String,
     started: bool,
     /// Whether an event was written: the next one needs a comma.
     events: bool,
@@ -201,11 +199,12 @@ const CLOSE: &str = "]}\n";
 
 impl Json {
     /// Writes events behind those that are there.
-    fn append(&mut self, events: &str) -> io::Result<()> {
+    fn append(&mut self, targets: &[Target], events: &str) -> io::Result<()> {
         let mut text = String::new();
         let first = !std::mem::replace(&mut self.started, true);
         if first {
-            let (name, time) = (json!(self.name), json!(rfc3339(unix_nanos_now())));
+            let name = targets.first().map(|target| target.subject.name.as_str()).unwrap_or_default();
+            let (name, time) = (json!(name), json!(rfc3339(unix_nanos_now())));
             text.push_str(&format!("{{\"TargetProcess\":{name},\"StartTime\":{time},\"Events\":["));
         }
         if let Some(separated) = events.strip_prefix(',') {
@@ -232,17 +231,18 @@ impl Sink for Json {
             }
         }
         self.said.notices(targets, index, updates);
-        if events.is_empty() && self.started { Ok(()) } else { self.append(&events) }
+        if events.is_empty() && self.started { Ok(()) } else { self.append(targets, &events) }
     }
 
     fn tick(&mut self, targets: &[Target]) -> io::Result<()> {
-        self.said.failures(targets);
-        if self.started { Ok(()) } else { self.append("") }
+        self.said.trouble(targets);
+        // Not before it is known whose document it is: one that is started here is yet to come.
+        if self.started || targets.is_empty() { Ok(()) } else { self.append(targets, "") }
     }
 
-    fn end(&mut self, _targets: &[Target]) -> io::Result<()> {
+    fn end(&mut self, targets: &[Target]) -> io::Result<()> {
         if !self.started {
-            self.append("")?;
+            self.append(targets, "")?;
         }
         if self.output.is_stdout() {
             self.output.write_always(CLOSE.as_bytes().to_vec())?;

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     watch: WatchArgs,
 
     /// Address on which to serve /metrics to Prometheus [default: 127.0.0.1:9464, unless --otlp is given]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     prometheus: Option<SocketAddr>,
 
     /// OpenTelemetry collector to push to: http://HOST:4318[/v1/metrics]
@@ -73,7 +73,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
                     io::ErrorKind::AddrInUse => Kind::Usage,
                     _ => Kind::Failed,
                 };
-                CliError::new(kind, format!("cannot listen on {address}: {error}"))
+                let failed = CliError::new(kind, format!("cannot listen on {address}: {error}"));
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => failed.hint("--prometheus IP:PORT chooses another port"),
+                    _ => failed,
+                }
             })?;
             let address = listener.local_addr().unwrap_or(address);
             say(&format!("serving http://{address}/metrics; Ctrl-C ends it"));
@@ -93,6 +97,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         say_ends(&watched?, started.as_ref());
         finish(started.as_ref())
     })
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("expected IP:PORT, such as {PROMETHEUS}"))
 }
 
 struct Export {
@@ -146,7 +154,7 @@ impl Sink for Export {
     }
 
     fn tick(&mut self, targets: &[Target]) -> io::Result<()> {
-        self.said.failures(targets);
+        self.said.trouble(targets);
         self.push(targets);
         Ok(())
     }

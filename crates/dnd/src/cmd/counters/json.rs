@@ -102,7 +102,7 @@ impl Sink for Documents {
             pending.over = over;
             self.write(target, index)?;
         }
-        self.said.failures(targets);
+        self.said.trouble(targets);
         Ok(())
     }
 

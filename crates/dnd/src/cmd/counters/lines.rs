@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dnd_counters::{Notice, Update, rfc3339, text};
 
@@ -11,6 +11,9 @@ use super::{unix_nanos_now, writer};
 
 /// So many different notices are said; a target that has more to complain about has been heard.
 const MOST_SAID: usize = 1000;
+
+/// A runtime that has sent nothing for so long (and for longer than it should) is told.
+const NOTHING: Duration = Duration::from_secs(10);
 
 /// Writes a line for each value as soon as it comes.
 #[derive(Default)]
@@ -38,13 +41,32 @@ impl Said {
         }
     }
 
-    /// Says what has become of targets that can't be watched.
-    pub(super) fn failures(&mut self, targets: &[Target]) {
+    /// Says which targets can't be watched, and of which nothing has ever come.
+    pub(super) fn trouble(&mut self, targets: &[Target]) {
+        self.trouble_at(targets, Instant::now());
+    }
+
+    fn trouble_at(&mut self, targets: &[Target], now: Instant) {
         for target in targets {
-            if let State::Failed(reason) = &target.state
-                && targets.len() > 1
-            {
-                self.say(format!("error: process {}: {}", target.subject.pid, dnd_contract::escape(reason)));
+            match &target.state {
+                State::Failed(reason) if targets.len() > 1 => {
+                    self.say(format!(
+                        "error: process {}: {}",
+                        target.subject.pid,
+                        dnd_contract::escape(reason)
+                    ));
+                }
+                State::Watched
+                    if !target.board.has_values()
+                        && target.board.late(now).is_some_and(|age| age > NOTHING) =>
+                {
+                    self.say(format!(
+                        "warning: process {}: nothing has come from the runtime so far: it is stopped, or has none of \
+                         these counters (`dnd counters list` shows the usual ones)",
+                        target.subject.pid
+                    ));
+                }
+                _ => {}
             }
         }
     }
@@ -99,7 +121,7 @@ impl Sink for Lines {
             let (time, pid) = (rfc3339(unix_nanos_now()), target.subject.pid);
             self.out.push(format!("{time}\t{pid}\t-\tno sample\t{:.1}\ts late", age.as_secs_f64()));
         }
-        self.said.failures(targets);
+        self.said.trouble(targets);
         self.write()
     }
 
@@ -113,5 +135,45 @@ fn level(notice: &Notice) -> &'static str {
     match notice {
         Notice::SharedSettings(_) | Notice::OtherSession { .. } => "note",
         _ => "warning",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dnd_counters::Board;
+    use dnd_ipc::Endpoint;
+
+    use super::super::targets::Subject;
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_never_sends_anything_is_told_once() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let now = begun + NOTHING + second;
+        let target = |board: Board| Target {
+            subject: Subject {
+                pid: 7,
+                local: true,
+                name: "api".to_owned(),
+                assembly: None,
+                runtime: None,
+                endpoint: Endpoint::new("/nowhere"),
+                resume: false,
+            },
+            board,
+            state: State::Watched,
+            since: 0,
+            probe: None,
+        };
+        let said = |board: Board, now: Instant| {
+            let (mut said, targets) = (Said::default(), [target(board)]);
+            said.trouble_at(&targets, now);
+            said.trouble_at(&targets, now + second);
+            said.0.len()
+        };
+        assert_eq!(said(Board::new(second, begun), now), 1);
+        assert_eq!(said(Board::new(second, begun), begun + NOTHING - second), 0, "it may still come");
+        assert_eq!(said(Board::new(3600 * second, begun), begun + 3600 * second), 0, "it is not due");
+        assert_eq!(said(Board::new(second, begun).without_runtime(), now), 0, "it was not asked");
     }
 }

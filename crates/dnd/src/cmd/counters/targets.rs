@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use dnd_contract::escape;
 use dnd_ipc::Endpoint;
 use dnd_ipc::discovery::{Process, Unreachable};
 use dnd_ipc::procfs::ProcFs;
@@ -151,6 +152,9 @@ impl TargetsArgs {
             _ => None,
         };
         if let Some(pattern) = pattern {
+            // There may be none yet: whoever waits should know what for.
+            let which = if self.all { String::new() } else { format!(" named {}", escape(pattern)) };
+            say(&format!("watching all .NET processes{which}, also those that start later; Ctrl-C ends it"));
             return Ok(Arrivals { first: Vec::new(), more: Some(follow(pattern.to_owned())), single: false });
         }
         let mut first = Vec::new();
