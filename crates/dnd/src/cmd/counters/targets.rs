@@ -184,7 +184,7 @@ fn watched(chosen: Chosen) -> Subject {
         Some(_) => "doesn't answer: it is busy, or in a debugger",
         None => return chosen.into(),
     };
-    let (pid, name) = (chosen.facts.pid, dnd_contract::escape(&chosen.facts.name));
+    let (pid, name) = (chosen.facts.pid, escape(&chosen.facts.name));
     say(&format!(
         "note: process {pid} ({name}) {reason}; until it goes on, only the operating system tells of it"
     ));
