@@ -1,7 +1,6 @@
 //! `dnd counters monitor` on real processes, and on ones that misbehave.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use dnd_testkit::{Dnd, Output, Running, Target, must, one_per_major, runtimes};
 use nix::sys::signal::Signal;
@@ -9,12 +8,12 @@ use serde_json::Value;
 
 use super::DND;
 
-fn monitor(target: &Target) -> Dnd {
+pub(crate) fn monitor(target: &Target) -> Dnd {
     Dnd::new(DND).args(["counters", "monitor", "-p", &target.pid().to_string()])
 }
 
 /// The documents of `--json` so far, the last line left out if it is not whole.
-fn documents(text: &str) -> Vec<Value> {
+pub(crate) fn documents(text: &str) -> Vec<Value> {
     let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
     whole.map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
@@ -25,7 +24,7 @@ fn samples(text: &str) -> Vec<Value> {
 }
 
 /// The samples of one counter.
-fn of<'a>(samples: &'a [Value], name: &str) -> Vec<&'a Value> {
+pub(crate) fn of<'a>(samples: &'a [Value], name: &str) -> Vec<&'a Value> {
     samples.iter().filter(|sample| sample["name"] == name).collect()
 }
 
@@ -35,7 +34,7 @@ fn sum(samples: &[Value], name: &str, field: &str) -> f64 {
 
 /// Waits until the samples so far satisfy `want`.
 #[track_caller]
-fn wait_samples(running: &Running, want: impl Fn(&[Value]) -> bool) {
+pub(crate) fn wait_samples(running: &Running, want: impl Fn(&[Value]) -> bool) {
     running.wait_stdout(|text| want(&samples(text)).then_some(()));
 }
 
@@ -48,7 +47,7 @@ pub(crate) fn interrupt(running: Running) -> Output {
 
 /// That a new session works, with values in it.
 #[track_caller]
-fn can_be_watched(target: &Target) {
+pub(crate) fn can_be_watched(target: &Target) {
     let running = monitor(target).args(["--json", "--refresh-interval", "0.1"]).spawn();
     wait_samples(&running, |samples| !of(samples, "gc-heap-size").is_empty());
     interrupt(running).success();
@@ -207,111 +206,6 @@ pub(crate) fn newest() -> Option<dnd_testkit::Runtime> {
 }
 
 #[test]
-fn signals_and_closed_pipes_are_good_ends() {
-    for runtime in one_per_major() {
-        let mut target = Target::spawn(&runtime, "Counters", &[]);
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            let running = monitor(&target).args(["--refresh-interval", "0.1"]).spawn();
-            running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
-            running.signal(signal);
-            let output = running.wait();
-            assert_eq!(output.stderr, "", "{signal}");
-            output.success();
-        }
-        let script =
-            "\"$0\" counters monitor -p $1 --refresh-interval 0.1 | head -n 1; echo ${PIPESTATUS[0]}";
-        let mut piped = Command::new("bash");
-        let output = piped.args(["-c", script, DND, &target.pid().to_string()]).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("\tOS\t") && text.ends_with("\n0\n"), "a closed pipe is a good end: {text}");
-        let output = monitor(&target).args(["--refresh-interval", "0.1", "--duration", "1s"]).run().success();
-        assert!(output.contains("gc-heap-size"));
-        assert!(target.alive());
-        can_be_watched(&target);
-    }
-}
-
-#[test]
-fn a_killed_dnd_leaves_the_target_as_it_was() {
-    for runtime in one_per_major() {
-        let mut target = Target::spawn(&runtime, "Counters", &[]);
-        let running = monitor(&target).args(["--refresh-interval", "0.1"]).spawn();
-        running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
-        running.signal(Signal::SIGKILL);
-        assert_eq!(running.wait().code, None);
-        assert_eq!(target.ask("step", "stepped "), "1", "the target goes on");
-        can_be_watched(&target);
-        assert!(target.alive());
-    }
-}
-
-#[test]
-fn a_stopped_target_is_told_and_left_in_peace() {
-    for runtime in one_per_major() {
-        let mut target = Target::spawn(&runtime, "Counters", &[]);
-        let running = monitor(&target).args(["--refresh-interval", "0.2"]).spawn();
-        running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
-        target.signal(Signal::SIGSTOP);
-        // The operating system goes on answering.
-        running.wait_stdout(|text| {
-            let (_, after) = text.split_once("\t-\tno sample\t")?;
-            (after.matches("\tOS\trss\t").count() > 2).then_some(())
-        });
-        target.signal(Signal::SIGCONT);
-        let late = "\tno sample\t";
-        running.wait_stdout(|text| text.rsplit(late).next()?.contains("gc-heap-size").then_some(()));
-        // Asked to end while the target can't answer: it ends, and says what it could not do.
-        target.signal(Signal::SIGSTOP);
-        running.signal(Signal::SIGINT);
-        let output = running.wait();
-        assert!(output.stderr.contains("did not confirm the end of the session"), "{}", output.stderr);
-        output.success();
-        target.signal(Signal::SIGCONT);
-        target.ask("step", "stepped ");
-        can_be_watched(&target);
-        assert!(target.alive());
-    }
-}
-
-#[test]
-fn a_target_that_was_stopped_before_is_watched_from_outside_until_it_goes_on() {
-    for runtime in one_per_major() {
-        let mut target = Target::spawn(&runtime, "Counters", &[]);
-        target.signal(Signal::SIGSTOP);
-        let start = || monitor(&target).args(["--refresh-interval", "0.2"]).spawn();
-        let outside = |text: &str| (text.matches("\tOS\trss\t").count() > 2).then_some(());
-        // Asked to end before it could begin.
-        let running = start();
-        running.wait_stdout(outside);
-        running.signal(Signal::SIGINT);
-        let output = running.wait();
-        assert!(output.stderr.contains("is stopped; until it goes on"), "{}", output.stderr);
-        output.success();
-        let running = start();
-        running.wait_stdout(outside);
-        target.signal(Signal::SIGCONT);
-        running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
-        interrupt(running).success();
-        assert_eq!(target.ask("step", "stepped "), "1", "the target goes on");
-        can_be_watched(&target);
-        assert!(target.alive());
-    }
-}
-
-#[test]
-fn silent_targets_are_found_among_all() {
-    let Some(runtime) = newest() else { return };
-    let target = Target::spawn(&runtime, "Counters", &[]);
-    target.signal(Signal::SIGSTOP);
-    let running = Dnd::new(DND).args(["counters", "monitor", "-n", "dotne*"]).spawn();
-    let line = format!("\t{}\tOS\trss\t", target.pid());
-    running.wait_stdout(|text| text.contains(&line).then_some(()));
-    interrupt(running).success();
-    target.signal(Signal::SIGCONT);
-    can_be_watched(&target);
-}
-
-#[test]
 fn nothing_is_late_of_a_runtime_that_is_not_asked() {
     let Some(runtime) = newest() else { return };
     let target = Target::builder(&runtime, "Counters").spawn();
@@ -326,55 +220,6 @@ fn nothing_is_late_of_a_runtime_that_is_not_asked() {
         documents.len() > 3 && documents.iter().all(|document| document["late_seconds"].is_null()),
         "{text}"
     );
-}
-
-#[test]
-fn the_end_of_the_target() {
-    for runtime in one_per_major() {
-        let mut target = Target::spawn(&runtime, "Counters", &[]);
-        let running = monitor(&target).args(["--refresh-interval", "0.1", "--json"]).spawn();
-        wait_samples(&running, |samples| !of(samples, "gc-heap-size").is_empty());
-        target.signal(Signal::SIGKILL);
-        target.wait();
-        let output = running.wait();
-        assert!(output.stderr.contains("has ended abruptly"), "{}", output.stderr);
-        let last = documents(&output.success()).pop().unwrap_or_default();
-        assert_eq!(last["end"], "target-died");
-
-        let target = Target::spawn(&runtime, "Counters", &[]);
-        let running = monitor(&target).args(["--refresh-interval", "0.1"]).spawn();
-        running.wait_stdout(|text| text.contains("gc-heap-size").then_some(()));
-        target.stop();
-        let output = running.wait();
-        assert!(output.stderr.contains("has ended\n"), "{}", output.stderr);
-        output.success();
-    }
-}
-
-#[test]
-fn fresh_processes_survive_the_start_of_a_session() {
-    // Switching Meters and EventCounters on at once hung the diagnostics of one in eight fresh .NET 10 processes.
-    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
-        for _ in 0..10 {
-            let target = Target::spawn(&runtime, "Counters", &[]);
-            can_be_watched(&target);
-            can_be_watched(&target);
-        }
-    }
-}
-
-#[test]
-fn fresh_processes_survive_the_end_of_a_session() {
-    // Ending the session for Meters during a process's first collection of values hung its diagnostics nearly always.
-    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
-        for first in ["\tOS\t", "\tOS\tcpu\t", "gc-heap-size"] {
-            let target = Target::spawn(&runtime, "Counters", &[]);
-            let running = monitor(&target).args(["--refresh-interval", "0.1"]).spawn();
-            running.wait_stdout(|text| text.contains(first).then_some(()));
-            interrupt(running).success();
-            can_be_watched(&target);
-        }
-    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod cores_files;
 mod counters;
 mod counters_alert;
 mod counters_collect;
+mod counters_ends;
 mod counters_export;
 mod counters_fake;
 mod counters_harm;
