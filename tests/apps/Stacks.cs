@@ -2,7 +2,7 @@
 // callbacks into managed code), locks, catch, filter and finally blocks (nested, too), class constructors, generic
 // and dynamic code, reflection, deep recursion, large frames, loops without any call.
 //
-//   Stacks                    every thread waits; nothing moves after `ready`
+//   Stacks                    every thread waits, and objects were moved since; nothing moves after `ready`
 //   Stacks filters            only the threads inside exception filters (where Microsoft's own library fails on 10.0)
 //   Stacks busy               besides those that wait, threads that run: in loops, calling, allocating
 //   Stacks throwing           threads that throw and catch without end
@@ -59,6 +59,8 @@ namespace Stacks
         [DllImport("libc")] static extern uint sleep(uint seconds);
         [DllImport("libc", EntryPoint = "poll", SetLastError = true)] static extern int PollError(IntPtr list, ulong count, int timeout);
         [DllImport("libc")] static extern void qsort(IntPtr array, UIntPtr count, UIntPtr size, Compare compare);
+        delegate int CompareText(IntPtr a, IntPtr b);
+        [DllImport("libc")] static extern IntPtr bsearch(string key, string[] list, UIntPtr count, UIntPtr size, CompareText compare);
         [DllImport("libc")] static extern IntPtr memset(IntPtr at, int value, UIntPtr count);
 
         static volatile bool stop;
@@ -179,6 +181,20 @@ namespace Stacks
             catch (Exception e) { n.Name = e.Message; Block(n); }
         }
         [MethodImpl(MethodImplOptions.NoInlining)]
+        static void ThroughReflection(Node n)
+        {
+            // What the runtime's own frames protected was unwound with them.
+            try { typeof(Program).GetMethod(nameof(Throw), BindingFlags.Static | BindingFlags.NonPublic).Invoke(null, new object[] { "reflected" }); }
+            catch (TargetInvocationException e) { n.Name = e.InnerException.Message; Block(n); }
+        }
+        [MethodImpl(MethodImplOptions.NoInlining)]
+        static void Cast(object o) { try { keep = (Node)o; } catch (InvalidCastException e) { Block(e); } GC.KeepAlive(o); }
+        static async Task LaterCaught(Node n)
+        {
+            await Task.Yield();
+            try { await Task.FromException(new InvalidOperationException("later")); } catch (InvalidOperationException) { Block(n); }
+        }
+        [MethodImpl(MethodImplOptions.NoInlining)]
         static int Hardware(Node n, int[] empty)
         {
             try { return n.Next.Name.Length; }
@@ -223,6 +239,14 @@ namespace Stacks
             int* numbers = stackalloc int[4];
             Compare compare = (a, b) => { Block(n); return 0; };
             qsort((IntPtr)numbers, (UIntPtr)4, (UIntPtr)4, compare);
+            GC.KeepAlive(compare); GC.KeepAlive(n);
+        }
+        // The stubs make room on the stack for what they pass, besides their frames.
+        [MethodImpl(MethodImplOptions.NoInlining)]
+        static void Marshalled(Node n)
+        {
+            CompareText compare = (a, b) => { Block(n); return 0; };
+            bsearch("a key", new[] { "a", "b" }, (UIntPtr)2, (UIntPtr)8, compare);
             GC.KeepAlive(compare); GC.KeepAlive(n);
         }
         [MethodImpl(MethodImplOptions.NoInlining)]
@@ -284,7 +308,7 @@ namespace Stacks
         // Small stacks: a dump holds all of them.
         static void Start(string name, ThreadStart start) { new Thread(start, 1 << 20) { IsBackground = true, Name = name }.Start(); }
 
-        public static int Main(string[] args)
+        public static unsafe int Main(string[] args)
         {
             object gate = new object();
             var big = new Big { N = new Node { Name = "big" } };
@@ -294,6 +318,9 @@ namespace Stacks
                 () => InPlainFinally(new Node()), () => CatchInCatch(new Node()), () => FinallyInCatch(new Node()),
                 () => CatchInFinally(new Node()), () => CatchAgain(new Node()),
                 () => Rethrown(new Node()), () => Hardware(new Node(), new int[0]),
+                () => ThroughReflection(new Node { Name = "r" }), () => Cast("no node"), () => LaterCaught(new Node { Name = "caught" }).Wait(),
+                () => Marshalled(new Node { Name = "marshalled" }),
+                () => { IWaiter<Guid*[]> w = new Waiter<Guid*[]>(); w.Wait(null); },
                 () => { var other = big; LargeFrame(new Node { Name = "large" }, big, ref other, in big); },
                 () => Recurse(new Node { Name = "recurse" }, 60), () => ByRefs(new int[9], "some text"),
                 () => ManyRegisters(new Node(), new Node(), new Node(), new Node(), new Node(), new Node(), 3, 4.5, "s"),
@@ -333,6 +360,8 @@ namespace Stacks
             ready.Wait();
             // The last ones have said so and are about to wait.
             Thread.Sleep(300);
+            // Moves what threads inside handlers refer to by registers that were saved before.
+            if (mode == "") { GC.Collect(); GC.Collect(); }
             Console.WriteLine("ready " + Process.GetCurrentProcess().Id + " {\"threads\":" + (waiters.Length + 1 + (busy ? runners.Length : 0))
                 + ",\"waiting\":" + (waiters.Length + 1) + "}");
             Console.ReadLine();

@@ -132,7 +132,7 @@ impl Runtime<'_> {
         }
         let desc = handle & !2;
         let kind = self.target().u32(desc).map_or(0, |word| word & 0xff);
-        let parameter = || self.target().u64(desc.wrapping_add(16)).unwrap_or(0);
+        let parameter = || self.type_parameter(desc).unwrap_or(0);
         let suffix = match kind {
             element::POINTER => "*",
             element::BY_REF => "&",
@@ -211,14 +211,19 @@ impl Runtime<'_> {
         read().unwrap_or_default()
     }
 
+    /// What a `ParamTypeDesc` is made of.
+    pub(crate) fn type_parameter(&self, desc: u64) -> Option<u64> {
+        self.target().u64(desc.wrapping_add(self.layout().method_table.type_parameter)).ok()
+    }
+
     /// Simple name of the assembly of a type, of an array that of its elements.
     fn assembly_of(&self, handle: u64) -> String {
         let mut handle = handle;
         for _ in 0..MAX_DEPTH {
             if handle & 2 != 0 {
-                match self.target().u64((handle & !2).wrapping_add(16)) {
-                    Ok(parameter) => handle = parameter,
-                    Err(_) => return String::new(),
+                match self.type_parameter(handle & !2) {
+                    Some(parameter) => handle = parameter,
+                    None => return String::new(),
                 }
                 continue;
             }

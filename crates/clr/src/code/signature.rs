@@ -137,7 +137,7 @@ impl Runtime<'_> {
             return out.push('…');
         }
         if handle & 2 != 0 {
-            // `ParamTypeDesc`: the kind in the low byte, what it is made of at 16.
+            // `ParamTypeDesc`: the kind in the low byte.
             let described = handle & !2;
             let suffix = match self.target().u8(described) {
                 Ok(0x0f) => "*",
@@ -145,11 +145,7 @@ impl Runtime<'_> {
                 Ok(0x14 | 0x1d) => "[]",
                 _ => return out.push_str("<unknown type>"),
             };
-            self.write_short_handle(
-                out,
-                self.target().u64(described.wrapping_add(16)).unwrap_or(0),
-                depth + 1,
-            );
+            self.write_short_handle(out, self.type_parameter(described).unwrap_or(0), depth + 1);
             return out.push_str(suffix);
         }
         let Ok(table) = self.method_table(handle) else {

@@ -70,6 +70,9 @@ pub struct MethodTableLayout {
     /// 9 and later: the module stands at +24. Before, +24 is the *loader* module, and generic types keep their own
     /// module in an optional slot.
     pub direct_module: bool,
+    /// What a `ParamTypeDesc` (a pointer or by-reference type, which has no method table) is made of; source:
+    /// `src/coreclr/vm/typedesc.h`. Behind a template until 5, at once until 8, behind the type's object since.
+    pub type_parameter: u64,
 }
 
 /// `EEClass`; source: `src/coreclr/vm/class.h`.
@@ -348,6 +351,8 @@ pub struct FrameLayout {
     pub faulting_context: u64,
     /// `CONTEXT` in a `SoftwareExceptionFrame` (9 and later).
     pub software_context: Option<u64>,
+    /// `MachState` in a `HelperMethodFrame` (before 10; `vm/amd64/gmscpu.h`).
+    pub helper_state: Option<u64>,
     /// Pointer to the protected references in a `HelperMethodFrame_1OBJ` and its kin (before 10).
     pub helper_references: u64,
 }

@@ -34,6 +34,7 @@ pub(super) const LAYOUT: Layout = Layout {
         collectible: 0x0020_0000,
         canon_mask: 1,
         direct_module: true,
+        type_parameter: 16,
     },
     ee_class: EeClassLayout::Plain {
         instance_fields: 50,
@@ -111,6 +112,7 @@ pub(super) const LAYOUT: Layout = Layout {
         hijack_saved: 24,
         faulting_context: 32,
         software_context: Some(288),
+        helper_state: None,
         helper_references: 0,
     },
     loader: Some(loader::V10),

@@ -44,6 +44,7 @@ pub(super) const LAYOUT: Layout = Layout {
         collectible: 0x1000_0000,
         canon_mask: 3,
         direct_module: false,
+        type_parameter: 16,
     },
     ee_class: EeClassLayout::Packed { fixed_size: 54, packed_flag: 53, norm_type: 52 },
     module: ModuleLayout {
@@ -126,6 +127,7 @@ pub(super) const LAYOUT: Layout = Layout {
         hijack_saved: 16,
         faulting_context: 32,
         software_context: None,
+        helper_state: Some(48),
         helper_references: 232,
     },
     loader: Some(loader::V3_1),

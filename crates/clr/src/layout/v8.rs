@@ -41,6 +41,7 @@ pub(super) const LAYOUT: Layout = Layout {
         collectible: 0x1000_0000,
         canon_mask: 3,
         direct_module: false,
+        type_parameter: 8,
     },
     ee_class: EeClassLayout::Packed { fixed_size: 50, packed_flag: 49, norm_type: 48 },
     module: ModuleLayout {
@@ -112,6 +113,7 @@ pub(super) const LAYOUT: Layout = Layout {
         hijack_saved: 16,
         faulting_context: 32,
         software_context: None,
+        helper_state: Some(48),
         helper_references: 232,
     },
     loader: Some(loader::V8),

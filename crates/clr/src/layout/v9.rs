@@ -40,6 +40,7 @@ pub(super) const LAYOUT: Layout = Layout {
         collectible: 0x0020_0000,
         canon_mask: 1,
         direct_module: true,
+        type_parameter: 16,
     },
     ee_class: EeClassLayout::Plain {
         instance_fields: 50,
@@ -117,6 +118,7 @@ pub(super) const LAYOUT: Layout = Layout {
         hijack_saved: 16,
         faulting_context: 32,
         software_context: Some(288),
+        helper_state: Some(48),
         helper_references: 232,
     },
     loader: Some(loader::V9),

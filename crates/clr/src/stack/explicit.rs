@@ -146,12 +146,6 @@ impl Explicit {
         runtime.target().u64(self.address.wrapping_add(offset)).ok()
     }
 
-    /// Stack pointer of the managed frame that makes the P/Invoke.
-    pub(crate) fn call_site(&self, runtime: &Runtime<'_>) -> Option<u64> {
-        let at = runtime.layout().frames.call_site;
-        (self.kind == ExplicitKind::InlinedCallFrame).then(|| self.word(runtime, at)).flatten()
-    }
-
     /// Where the managed code goes on when this frame's call returns; `None` for frames that no managed code made.
     pub(crate) fn return_address(&self, runtime: &Runtime<'_>) -> Option<u64> {
         let layout = &runtime.layout().frames;
@@ -222,17 +216,44 @@ impl Explicit {
         match self.kind {
             ExplicitKind::FaultingExceptionFrame => (true, true),
             ExplicitKind::SoftwareExceptionFrame => (true, false),
-            ExplicitKind::HelperMethodFrame
-            | ExplicitKind::HelperMethodFrame_1OBJ
-            | ExplicitKind::HelperMethodFrame_2OBJ
-            | ExplicitKind::HelperMethodFrame_3OBJ
-            | ExplicitKind::HelperMethodFrame_PROTECTOBJ => {
+            _ if self.is_helper() => {
                 // `HelperMethodFrame::m_FrameAttribs`, behind the method.
                 let attributes = runtime.target().u32(self.address.wrapping_add(24)).unwrap_or(0);
                 (attributes & EXCEPTION != 0, false)
             }
             _ => (false, false),
         }
+    }
+
+    fn is_helper(&self) -> bool {
+        matches!(
+            self.kind,
+            ExplicitKind::HelperMethodFrame
+                | ExplicitKind::HelperMethodFrame_1OBJ
+                | ExplicitKind::HelperMethodFrame_2OBJ
+                | ExplicitKind::HelperMethodFrame_3OBJ
+                | ExplicitKind::HelperMethodFrame_PROTECTOBJ
+        )
+    }
+
+    /// The registers that the runtime has worked out for a `HelperMethodFrame`, which it does when an exception or a
+    /// collection first needs them; from then on this is where a collection writes the new addresses of objects.
+    ///
+    /// A `MachState`: instruction and stack pointer, registers as captured, pointers to where they were saved, a pointer
+    /// that is null until all this is known, registers as unwound (for those without a pointer).
+    fn helper_state(&self, runtime: &Runtime<'_>) -> Option<Context> {
+        let at = runtime.layout().frames.helper_state?;
+        let word = |i: u64| self.word(runtime, at + 8 * i);
+        word(14).filter(|&known| known != 0)?;
+        let mut context = Context::new(Arch::X64, word(0)?, word(1)?);
+        for (i, &register) in (0..).zip(callee_saved(Arch::X64)) {
+            let value = match word(8 + i)? {
+                0 => word(15 + i)?,
+                place => runtime.target().u64(place).ok()?,
+            };
+            context.set(register, value);
+        }
+        Some(context)
     }
 
     /// The method that it calls, where it says so.
@@ -290,6 +311,7 @@ impl Explicit {
                 saved(runtime, &mut context, block.wrapping_add(layout.block_saved))?;
                 context
             }
+            _ if self.is_helper() && arch == Arch::X64 => self.helper_state(runtime)?,
             _ => return None,
         };
         (context.ip != 0 && context.sp() != 0).then_some(Resume { context, active: self.is_resumable() })

@@ -191,7 +191,7 @@ impl<'r> Walker<'r, '_> {
         })
     }
 
-    fn unwind(&self, context: &Context, code: &Code, active: bool) -> Result<Context, Failure> {
+    pub(super) fn unwind(&self, context: &Context, code: &Code, active: bool) -> Result<Context, Failure> {
         let memory = self.runtime.target();
         match context.arch() {
             Arch::X64 => {

@@ -5,7 +5,7 @@ use dnd_memory::Arch;
 
 use super::cfi::Caller;
 use super::context::Context;
-use super::explicit::{self, Resume};
+use super::explicit::{self, Explicit, Resume};
 use super::walk::{MAX_NATIVE, Walker};
 use super::{End, ExplicitKind, FoundBy, FrameKind};
 use crate::code::CodeAt;
@@ -149,12 +149,13 @@ impl Walker<'_, '_> {
         let mut last = None;
         while let Some(frame) = self.chain.get(self.next).copied() {
             if !explicit::is_above(self.thread, frame.address, sp) {
-                // The frame of the P/Invoke lies in the managed frame itself.
-                if frame.active_call(self.runtime) && frame.call_site(self.runtime) == Some(sp) {
+                if self.calls_from(&frame, &entered) {
                     self.meet(frame, &from, FoundBy::FrameChain);
-                    // Where the runtime says that the call returns to: a label of the same call.
-                    if let Some(address) = frame.return_address(self.runtime) {
-                        entered.context.ip = address;
+                    // Where the runtime says that the call returns to: a label of the same call. Its stack pointer is that
+                    // from before the method made room for what it passes.
+                    if let Some(resume) = frame.resume(self.runtime) {
+                        entered.context.ip = resume.context.ip;
+                        entered.context.set_sp(resume.context.sp());
                     }
                     last = None;
                 }
@@ -188,6 +189,25 @@ impl Walker<'_, '_> {
             }
         }
         entered
+    }
+
+    /// Whether an explicit frame is that of a P/Invoke, and lies in the managed frame that makes it.
+    fn calls_from(&self, frame: &Explicit, entered: &Entered) -> bool {
+        let own = &entered.context;
+        let Some(call) = frame.resume(self.runtime).filter(|_| frame.active_call(self.runtime)) else {
+            return false;
+        };
+        if call.context.sp() == own.sp() {
+            return true;
+        }
+        // Stubs put what they marshal on the stack, below the pointer that is in the frame.
+        let code = |context: &Context| self.code(context, false);
+        let (Some(caller), Some(callee)) = (code(&call.context), code(own)) else { return false };
+        call.context.sp() > own.sp()
+            && caller.function_start == callee.function_start
+            && self
+                .unwind(own, &callee, false)
+                .is_ok_and(|end| call.context.sp() < end.sp() && frame.address < end.sp())
     }
 
     /// The first explicit frame ahead that leads to managed code, with its number.

@@ -9,6 +9,8 @@
 mod frame;
 mod protected;
 
+use std::ops::Range;
+
 use serde::{Serialize, Serializer};
 
 use super::End;
@@ -132,8 +134,11 @@ impl Runtime<'_> {
         if walk.end == End::NoRegisters {
             return found;
         }
-        self.frames(&walk, &mut found);
+        let unwound = self.frames(&walk, &mut found);
         for explicit in &walk.chain {
+            if unwound.iter().any(|part| part.contains(&explicit.address)) {
+                continue;
+            }
             self.protected(*explicit, &mut found);
             self.arguments(*explicit, &mut found);
         }
@@ -141,8 +146,11 @@ impl Runtime<'_> {
         found
     }
 
-    fn frames(&self, walk: &Walk, found: &mut ThreadReferences) {
+    /// Returns the parts of the stack between funclets and their methods' own frames, where explicit frames report as little
+    /// as managed ones.
+    fn frames(&self, walk: &Walk, found: &mut ThreadReferences) -> Vec<Range<u64>> {
         let mut parent: Option<Parent> = None;
+        let mut unwound: Vec<Range<u64>> = Vec::new();
         for frame in &walk.managed {
             if let Some(sought) = &mut parent
                 && !sought.is(frame)
@@ -159,6 +167,9 @@ impl Runtime<'_> {
                 continue;
             }
             let of_funclet = parent.take().is_some();
+            if let Some(part) = unwound.last_mut().filter(|_| of_funclet) {
+                part.end = frame.caller.sp();
+            }
             let funclet = self.funclet(&frame.code).unwrap_or_else(|error| {
                 found.problem.get_or_insert(error.to_string());
                 None
@@ -167,11 +178,13 @@ impl Runtime<'_> {
             // A filter runs while all frames up to its method's own are still alive.
             if let Some(funclet) = funclet.filter(|funclet| !funclet.filter) {
                 parent = Some(self.parent(frame, funclet));
+                unwound.push(frame.caller.sp()..u64::MAX);
             }
             if !of_funclet || self.parent_reports(frame) {
                 self.report(frame, filter, found);
             }
         }
+        unwound
     }
 
     fn parent(&self, frame: &ManagedFrame, funclet: Funclet) -> Parent {
