@@ -102,6 +102,23 @@ pub(crate) fn roots(
     Ok((roots, runtime.exact_stack_roots(progress)?.problems.iter().map(problem).collect()))
 }
 
+/// What should be known where roots may be none; `counted` is what objects are taken for because of them.
+pub(crate) fn conservative(roots: &[Root], counted: &str) -> Option<String> {
+    let kinds: Vec<_> = roots.iter().filter(|root| root.is_conservative()).map(|root| &root.kind).collect();
+    let argument = |kind: &&RootKind| matches!(kind, RootKind::Stack { place: Some(_), .. });
+    let what = match kinds.len() {
+        0 => return None,
+        1 if kinds.iter().all(argument) => {
+            "1 stack root is a word that may be an argument of a call not yet begun".into()
+        }
+        n if kinds.iter().all(argument) => {
+            format!("{n} stack roots are words that may be arguments of calls not yet begun")
+        }
+        n => format!("{n} stack roots are conservative"),
+    };
+    Some(format!("{what}: some objects counted as {counted} may not be"))
+}
+
 /// What should be known where ref-counted handles are among the roots.
 pub(crate) fn ref_counted<'r>(roots: impl IntoIterator<Item = &'r Root>) -> Option<String> {
     let is_one = |root: &&Root| matches!(root.kind, RootKind::Handle { handle: HandleKind::RefCounted });

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use dnd_clr::{Damage, GenerationName, Object, Reached, Root, Runtime, Segment, SegmentKind, Slot};
+use dnd_clr::{Damage, GenerationName, Object, Reached, Runtime, Segment, SegmentKind, Slot};
 use rustc_hash::FxHashMap;
 
 use super::listing::{Listing, Show};
@@ -163,8 +163,8 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let Some(live) = live else { return query.run(call, filter, None) };
     let (roots, notes) = inspect::roots(runtime, true, call.progress())?;
     notes.into_iter().chain(inspect::ref_counted(&roots)).for_each(|note| call.note(note));
-    if roots.iter().any(Root::is_conservative) {
-        call.note("stack roots are conservative: some objects counted as live may not be");
+    if let Some(note) = inspect::conservative(&roots, "live") {
+        call.note(note);
     }
     let progress = call.progress();
     runtime.reached(&roots, progress, |reached| query.run(call, filter, Some((reached, live))))?

@@ -66,8 +66,8 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         runtime.reached(&roots, progress, |reached| {
             objects.retain(|object| waiting.contains(object) || !reached.contains(*object));
         })?;
-        if roots.iter().any(dnd_clr::Root::is_conservative) {
-            call.note("stack roots are conservative: some objects counted as rooted may not be");
+        if let Some(note) = inspect::conservative(&roots, "rooted") {
+            call.note(note);
         }
     }
     let mut listing = Listing::begin(call, "finalizequeue", 1, show);
