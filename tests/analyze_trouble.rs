@@ -52,8 +52,14 @@ fn an_allocation_that_failed() {
             let more = asked.zip(size).and_then(|(asked, size)| asked.checked_sub(size));
             assert!(more.is_some_and(|more| (24..=64).contains(&more)), "{what}: {failure}");
             assert_eq!(failure["gc"], core.truth["gc"], "{what}: {failure}");
-            let reason = if version.starts_with("3.") { "large-objects" } else { "cant-commit" };
-            assert_eq!(failure["reason"], reason, "{what}: {failure}");
+            // Which limit is met first, that of the segment or that of what may be committed, differs from run to run.
+            let reason = text(&failure["reason"]);
+            let possible = if version.starts_with("3.") {
+                &["large-objects"][..]
+            } else {
+                &["cant-commit", "large-objects"]
+            };
+            assert!(possible.contains(&reason), "{what}: {failure}");
             assert_eq!(failure["large_objects"].is_null(), failure["detail"].is_null(), "{what}: {failure}");
             let shown = show(&core, "AnalyzeOOM");
             let first = match reason {
