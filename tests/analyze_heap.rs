@@ -4,24 +4,13 @@ use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, must, one_per_major, oracle, 
 use serde_json::Value;
 
 use super::DND;
+use super::asking::{list, number, text};
 
 fn ask(core: &Core, commands: &[&str]) -> Vec<Value> {
     let dnd = Dnd::new(DND).args(["dump", "analyze", "--json"]).arg(core.path());
     let dnd = commands.iter().fold(dnd, |dnd, command| dnd.args(["-c", command]));
     let output = dnd.run().success();
     output.lines().map(|line| must(serde_json::from_str(line), line)).collect()
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
 /// Shapes with each kind of collector.

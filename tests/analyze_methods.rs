@@ -2,28 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, must, one_per_major, oracle, runtimes};
+use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, one_per_major, oracle, runtimes};
 use serde_json::Value;
 
 use super::DND;
-
-/// The answers to some commands, as JSON.
-fn ask(core: &Core, commands: &[String]) -> Vec<Value> {
-    let dnd = Dnd::new(DND).args(["dump", "analyze", "--json"]).arg(core.path());
-    let output = dnd.stdin(commands.join("\n") + "\n").run();
-    let answers: Vec<Value> =
-        output.stdout.lines().map(|line| must(serde_json::from_str(line), line)).collect();
-    assert_eq!(answers.len(), commands.len(), "{}", output.stderr);
-    answers
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
-}
+use super::asking::{ask_all, list, text};
 
 fn token(frame: &Value) -> u64 {
     u64::from_str_radix(text(&frame["token"]).trim_start_matches("0x"), 16).expect("a token")
@@ -47,10 +30,10 @@ fn every_instruction_pointer_of_every_stack_leads_to_its_method() {
             .collect();
         assert!(frames.len() > 100, "{}", runtime.version);
         let by_ip: Vec<String> = frames.keys().map(|ip| format!("ip2md {ip}")).collect();
-        let answers = ask(&core, &by_ip);
+        let answers = ask_all(&core, &by_ip);
         let by_method: Vec<String> =
             frames.values().map(|frame| format!("dumpmd {}", text(&frame["method_desc"]))).collect();
-        let methods = ask(&core, &by_method);
+        let methods = ask_all(&core, &by_method);
         for ((frame, answer), method) in frames.values().zip(&answers).zip(&methods) {
             let what = format!("{}: {frame} {answer}", runtime.version);
             assert_eq!(answer["method"], frame["method_desc"], "{what}");
@@ -98,7 +81,7 @@ fn code_that_was_compiled_again_has_versions() {
             .map(|frame| format!("dumpmd {}", text(&frame["method_desc"])))
             .collect();
         let mut several = 0;
-        for method in ask(&core, &methods) {
+        for method in ask_all(&core, &methods) {
             let versions = list(&method["versions"]);
             let active = versions.iter().filter(|version| version["active"] == true).count();
             assert!(active <= 1, "{}: {method}", runtime.version);
@@ -123,14 +106,14 @@ fn methods_of_a_type_by_construction() {
         for kind in [Kind::Heap, Kind::Full] {
             let args = vec!["1000".to_owned(), "100".to_owned()];
             let core = core(&runtime, "Leak", &CoreSpec { kind, args, ..CoreSpec::default() });
-            let types = &ask(&core, &["dumpheap -stat -type Shop.Price".to_owned()])[0];
+            let types = &ask_all(&core, &["dumpheap -stat -type Shop.Price".to_owned()])[0];
             let mt = |name: &str| {
                 let types = list(&types["statistics"]["types"]);
                 text(&types.iter().find(|t| t["type"] == name).expect("the type")["mt"]).to_owned()
             };
             let commands =
                 ["Shop.PriceListener", "Shop.PriceFeed"].map(|name| format!("dumpmt -md {}", mt(name)));
-            let answers = ask(&core, &commands);
+            let answers = ask_all(&core, &commands);
             let names = |answer: &Value| -> Vec<String> {
                 list(&answer["method_list"]).iter().map(|m| text(&m["name"]).to_owned()).collect()
             };
@@ -176,7 +159,7 @@ fn what_is_no_method_is_told_apart() {
     for runtime in one_per_major() {
         let args = vec!["1000".to_owned(), "100".to_owned()];
         let core = core(&runtime, "Leak", &CoreSpec { args, ..CoreSpec::default() });
-        let module = &ask(&core, &["clrmodules".to_owned()])[0];
+        let module = &ask_all(&core, &["clrmodules".to_owned()])[0];
         assert!(module.to_string().contains("Leak.dll"));
         for (command, words) in [
             ("ip2md 0", "0 is not in managed code"),
@@ -207,7 +190,7 @@ fn an_address_in_code_has_the_line_of_its_frame() {
                 format!("ip2md {:x}", u64::from_str_radix(ip, 16).expect("an address") - 1)
             };
             let commands: Vec<String> = frames.iter().map(before).collect();
-            for (frame, answer) in frames.iter().zip(ask(&core, &commands)) {
+            for (frame, answer) in frames.iter().zip(ask_all(&core, &commands)) {
                 let name = text(&frame["name"]);
                 // The processor's exception is at the address itself.
                 if name.contains("Fault") {

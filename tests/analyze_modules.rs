@@ -2,41 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, must, runtimes};
+use dnd_testkit::{Core, CoreSpec, Kind, core, must, runtimes};
 use serde_json::Value;
 
-use super::DND;
-
-/// The answers to some commands, as JSON.
-fn ask(core: &Core, commands: &[String]) -> Vec<Value> {
-    let dnd = Dnd::new(DND).args(["dump", "analyze", "--json"]).arg(core.path());
-    let output = dnd.stdin(commands.join("\n") + "\n").run();
-    let answers: Vec<Value> =
-        output.stdout.lines().map(|line| must(serde_json::from_str(line), line)).collect();
-    assert_eq!(answers.len(), commands.len(), "{}", output.stderr);
-    answers
-}
+use super::asking::{ask_all, list, number, refused, text};
 
 fn one(core: &Core, command: &str) -> Value {
-    ask(core, &[command.to_owned()]).remove(0)
-}
-
-/// Code and error text of a command.
-fn refused(core: &Core, command: &str) -> (Option<i32>, String) {
-    let output = Dnd::new(DND).args(["dump", "analyze"]).arg(core.path()).args(["-c", command]).run();
-    (output.code, output.stderr)
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+    ask_all(core, &[command.to_owned()]).remove(0)
 }
 
 fn address(value: &Value) -> u64 {

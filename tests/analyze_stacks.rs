@@ -6,6 +6,7 @@ use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, oracle, runtimes};
 use serde_json::Value;
 
 use super::DND;
+use super::asking::{list, number};
 
 fn analyze(core: &Core, commands: &[&str]) -> Dnd {
     let dnd = Dnd::new(DND).args(["dump", "analyze"]).arg(core.path());
@@ -19,14 +20,6 @@ fn ask(core: &Core, commands: &[&str]) -> Value {
     let answer: Value = serde_json::from_str(last).expect("JSON");
     assert_eq!(answer["version"], 1, "{answer}");
     answer
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
-}
-
-fn number(value: &Value) -> u64 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
 }
 
 /// A method's own name without type, arguments and parameters.

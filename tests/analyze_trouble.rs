@@ -1,9 +1,9 @@
 //! Commands about what went wrong in a process that still runs: tests/apps/Trouble.cs says what.
 
-use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, must, runtimes};
+use dnd_testkit::{Core, CoreSpec, Kind, core, runtimes};
 use serde_json::{Value, json};
 
-use super::DND;
+use super::asking::{ask, list, refused, show, text};
 
 fn trouble(server: bool, kind: Kind) -> Vec<(String, Core)> {
     let made = |runtime: dnd_testkit::Runtime| {
@@ -15,29 +15,6 @@ fn trouble(server: bool, kind: Kind) -> Vec<(String, Core)> {
         (runtime.version.clone(), core)
     };
     runtimes().into_iter().map(made).collect()
-}
-
-fn ask(core: &Core, command: &str) -> Value {
-    let output =
-        Dnd::new(DND).args(["dump", "analyze", "--json", "-c", command]).arg(core.path()).run().success();
-    must(serde_json::from_str(&output), output)
-}
-
-fn show(core: &Core, command: &str) -> String {
-    Dnd::new(DND).args(["dump", "analyze", "-c", command]).arg(core.path()).run().success()
-}
-
-fn refused(core: &Core, command: &str) -> (Option<i32>, String) {
-    let output = Dnd::new(DND).args(["dump", "analyze"]).arg(core.path()).args(["-c", command]).run();
-    (output.code, output.stderr)
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
 #[test]

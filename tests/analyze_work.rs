@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, must, one_per_major, runtimes};
+use dnd_testkit::{Core, CoreSpec, Dnd, Kind, core, one_per_major, runtimes};
 use serde_json::{Value, json};
 
 use super::DND;
+use super::asking::{ask, list, show, text};
 
 fn work() -> Vec<(String, Core)> {
     let made = |runtime: dnd_testkit::Runtime| {
@@ -13,24 +14,6 @@ fn work() -> Vec<(String, Core)> {
         (runtime.version.clone(), core)
     };
     runtimes().into_iter().map(made).collect()
-}
-
-fn ask(core: &Core, command: &str) -> Value {
-    let output =
-        Dnd::new(DND).args(["dump", "analyze", "--json", "-c", command]).arg(core.path()).run().success();
-    must(serde_json::from_str(&output), output)
-}
-
-fn show(core: &Core, command: &str) -> String {
-    Dnd::new(DND).args(["dump", "analyze", "-c", command]).arg(core.path()).run().success()
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
 fn named(core: &Core, name: &str) -> String {

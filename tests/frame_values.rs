@@ -6,11 +6,8 @@ use dnd_testkit::{Core, CoreSpec, Dnd, core, runtimes};
 use serde_json::{Value, json};
 
 use super::DND;
+use super::asking::list;
 use super::source_lines::{app_source, line_of, stacks, waiting};
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
-}
 
 fn number(value: &Value) -> Option<u64> {
     u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()

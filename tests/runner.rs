@@ -11,6 +11,7 @@ mod analyze_transcript;
 mod analyze_transcript_all;
 mod analyze_trouble;
 mod analyze_work;
+mod asking;
 mod collect;
 mod container;
 mod cores;

@@ -10,10 +10,7 @@ use dnd_testkit::{
 use serde_json::Value;
 
 use super::DND;
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_else(|| panic!("no list: {value}"))
-}
+use super::asking::list;
 
 pub(crate) fn app_source(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/apps/{name}.cs"));
