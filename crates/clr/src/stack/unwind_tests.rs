@@ -298,6 +298,11 @@ fn call_frame_information() {
     for damaged in [&[0x0f, 3, 0x2f, 0xfd, 0xff][..], &[0x0f, 3, 0x31, 0x30, 0x1b], &[0x0c, 99, 8]] {
         assert_eq!(native(damaged, b"zR", 4), None, "{damaged:x?}");
     }
+    // A value in pieces of 2^64 - 1 bytes, more than can be said in bits.
+    let mut pieces = vec![0x0f, 12, 0x30, 0x93];
+    pieces.extend([0xff; 9]);
+    pieces.push(1);
+    assert_eq!(native(&pieces, b"zR", 4), None);
 }
 
 #[test]
