@@ -5,7 +5,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use dnd_testkit::{Dnd, Output, Target, must, one_per_major, runtimes, single_files, skip};
+use dnd_testkit::{
+    By, CoreSpec, Dnd, Kind, Output, Target, core, must, one_per_major, runtimes, single_files, skip,
+};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde_json::{Value, json};
@@ -296,6 +298,19 @@ fn single_files_without_a_socket() {
         assert_eq!(found["hosting"], json!(hosting), "{}", app.name);
         assert_eq!(found["unreachable"], "diagnostics disabled", "{}", app.name);
     }
+}
+
+/// The analysis of a dump reads the runtime's library, and has none.
+#[test]
+fn an_analysis_is_no_dotnet_process() {
+    let spec = CoreSpec { by: By::Gcore, kind: Kind::Full, ..CoreSpec::with_args(&["1000", "100"]) };
+    let core = core(&one_per_major().pop().expect("a runtime"), "Leak", &spec);
+    let mut analysis = Dnd::new(DND).args(["dump", "analyze"]).arg(core.path()).spawn();
+    analysis.say("clrstack -all");
+    analysis.wait_stdout(|text| text.contains("Main").then_some(()));
+    let maps = must(std::fs::read_to_string(format!("/proc/{}/maps", analysis.pid())), "its maps");
+    assert!(maps.contains("/libcoreclr.so"), "{maps}");
+    assert_eq!(entry(&ps().run().json(), analysis.pid()), Value::Null);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Managed code: from an instruction pointer to the method it belongs to.
 //!
-//! An address lies in a range section ([`ranges`]) that is either a heap of jitted code, whose nibble map leads to the
-//! start of the method ([`jit`]), or a ReadyToRun image, whose sorted runtime functions do ([`r2r`]). Both say how the
+//! An address lies in a range section (`ranges`) that is either a heap of jitted code, whose nibble map leads to the
+//! start of the method (`jit`), or a ReadyToRun image, whose sorted runtime functions do (`r2r`). Both say how the
 //! function is unwound and where its GC info is. Nothing is enumerated: each question reads a few words.
 //!
 //! Sources (dotnet/runtime, `src/coreclr`, tags v8.0.0 to v10.0.14; .NET Core 3.1: dotnet/coreclr v3.1.23, `src`):

@@ -102,7 +102,7 @@ pub struct Reached<'r> {
     pub types: Vec<Slot>,
     /// References that led to nothing readable.
     pub dangling: u64,
-    /// Objects in the order found; only kept for small sets (see [`closure`]).
+    /// Objects in the order found; only kept for small sets (see `closure`).
     pub objects: Vec<u64>,
 }
 

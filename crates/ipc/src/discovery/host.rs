@@ -53,9 +53,15 @@ pub(super) fn host(proc: &ProcFs, pid: u32) -> Result<Option<Host>, Hidden> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hidden;
 
+/// The runtime's library that a process has loaded. Who only reads the file (an analysis of a dump) has neither code nor
+/// variables of it; a process under an emulator has no code that this system could execute, but its variables.
 fn mapped_coreclr(maps: impl BufRead) -> Option<PathBuf> {
     // `start-end perms offset device inode  path`; a newline in a path is written as \012.
     maps.split(b'\n').map_while(Result::ok).find_map(|line| {
+        let permissions = line.split(|&b| b == b' ').nth(1)?;
+        if !permissions.iter().any(|p| matches!(p, b'w' | b'x')) {
+            return None;
+        }
         let start = line.iter().position(|&b| b == b'/')?;
         let path = line.get(start..)?;
         let plain = path.strip_suffix(b" (deleted)").unwrap_or(path);
@@ -133,10 +139,15 @@ mod tests {
     fn finds_the_runtime_in_maps() {
         let maps = b"5580-5590 r--p 00000000 fd:00 1  /usr/bin/dotnet\n\
             7f00-7f10 rw-p 00000000 00:00 0 \n\
-            7f10-7f20 r--p 00000000 fd:00 9  /x y/3.1.23/libcoreclr.so (deleted)\n";
+            7f10-7f20 r--p 00000000 fd:00 9  /x y/3.1.23/libcoreclr.so (deleted)\n\
+            7f20-7f30 r-xp 00010000 fd:00 9  /x y/3.1.23/libcoreclr.so (deleted)\n";
         assert_eq!(mapped_coreclr(&maps[..]), Some(PathBuf::from("/x y/3.1.23/libcoreclr.so")));
-        assert_eq!(mapped_coreclr(&b"7f10-7f20 r--p 0 fd:00 9 /x/notlibcoreclr.so\n"[..]), None);
-        assert_eq!(mapped_coreclr(&b"7f10-7f20 r--p 0 fd:00 9 /libcoreclr.so.dbg\n"[..]), None);
+        assert_eq!(mapped_coreclr(&b"7f10-7f20 r-xp 0 fd:00 9 /x/notlibcoreclr.so\n"[..]), None);
+        assert_eq!(mapped_coreclr(&b"7f10-7f20 r-xp 0 fd:00 9 /libcoreclr.so.dbg\n"[..]), None);
+        // Under an emulator, and in a process that reads the file.
+        let library = Some(PathBuf::from("/x/libcoreclr.so"));
+        assert_eq!(mapped_coreclr(&b"7f10-7f20 rw-p 0 fd:00 9 /x/libcoreclr.so\n"[..]), library);
+        assert_eq!(mapped_coreclr(&b"7f10-7f20 r--s 0 fd:00 9 /x/libcoreclr.so\n"[..]), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum Base {
     CallerSp,
     /// Stack pointer of the frame.
     Sp,
-    /// The frame's base register ([`GcInfo::stack_base`]).
+    /// The frame's base register ([`GcInfo::stack_base`](super::GcInfo::stack_base)).
     FrameRegister,
 }
 

@@ -24,10 +24,10 @@ use crate::error::CliError;
 pub(super) struct AlertArgs {
     /// Condition to watch for, as in 'gc-heap-size>500MB for 30s'; may be given several times
     ///
-    /// COUNTER OPERATOR NUMBER[UNIT][/s] [for TIME]. The counter is PROVIDER[COUNTER] or a well-known name such as
-    /// gc-heap-size, cpu-usage or rss, with tags behind it if wanted: My.Meter[orders]{shop=eu}, and {Percentile=95} for
-    /// a histogram. Operators are >, >=, < and <=. Units are B, KB, MB, GB, KiB, MiB, GiB, %, ns, us, ms, s, min and h,
-    /// with /s for the amount in a second; a plain number is in the counter's own unit.
+    /// `COUNTER OPERATOR NUMBER[UNIT][/s] [for TIME]`. The counter is `PROVIDER[COUNTER]` or a well-known name such as
+    /// gc-heap-size, cpu-usage or rss, with tags behind it if wanted: `My.Meter[orders]{shop=eu}`, and `{Percentile=95}`
+    /// for a histogram. Operators are >, >=, < and <=. Units are B, KB, MB, GB, TB, KiB, MiB, GiB, TiB, %, ns, us, ms, s,
+    /// min and h, with /s for the amount in a second; a plain number is in the counter's own unit.
     #[arg(long = "alert", value_name = "CONDITION", value_parser = Rule::parse)]
     pub(super) rules: Vec<Rule>,
 
