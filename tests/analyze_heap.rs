@@ -104,6 +104,32 @@ fn generations_add_up() {
     }
 }
 
+/// From .NET 9 on, the number of heaps of a server GC follows the load when nobody sets it; a thread's handles stay in the
+/// table of the processor that it ran on first.
+#[test]
+fn handles_of_heaps_that_are_not_used_now() {
+    for runtime in runtimes().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let env = vec![("DOTNET_gcServer".to_owned(), "1".to_owned())];
+        let core = core(&runtime, "Shapes", &CoreSpec { env, ..CoreSpec::default() });
+        let version = &runtime.version;
+        let handles = &ask(&core, &["gchandles"])[0];
+        let kinds = core.truth["handles"].as_object().expect("handles by kind");
+        for (kind, expected) in kinds {
+            let of_kind = list(&handles["handles"]).iter().filter(|handle| {
+                text(&handle["kind"]).replace('-', "") == kind.to_lowercase()
+                    && handle["type"] == expected["type"]
+            });
+            assert_eq!(of_kind.count() as u64, number(&expected["count"]), "{version}: {kind}");
+        }
+        let roots = core.truth["roots"].as_object().expect("roots by object");
+        for (name, root) in roots.iter().filter(|(_, root)| !text(root).starts_with("none")) {
+            let Some(address) = core.truth["objects"][name]["address"].as_str() else { continue };
+            let found = &ask(&core, &[&format!("gcroot {address}")])[0];
+            assert!(number(&found["count"]) > 0, "{version}: {name}, held by: {root}");
+        }
+    }
+}
+
 #[test]
 fn objects_of_a_generation() {
     for runtime in runtimes() {

@@ -24,6 +24,16 @@ const TAIL: usize = 1920;
 const NO_BLOCK: u8 = 0xff;
 /// No process has more; a longer chain is a loop.
 const MAX_SEGMENTS: usize = 1 << 20;
+/// More processors than a server GC knows (`MAX_SUPPORTED_CPUS`).
+const MAX_SLOTS: u64 = 1024;
+
+impl HandleLayout {
+    /// Where in a segment its links are, behind the tails and hints (a byte a type) and free counts (four): next segment,
+    /// table, in this order.
+    fn segment_links(&self) -> usize {
+        TAIL + 6 * self.types as usize
+    }
+}
 
 /// What a handle does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -103,7 +113,10 @@ pub struct Handle {
 pub(crate) fn read(memory: &dyn Memory, layout: &HandleLayout, heap: &Heap) -> Result<Vec<Handle>, Error> {
     let mut out = Vec::new();
     let mut seen = HashSet::new();
-    let slots = if heap.server { heap.heaps.len() as u64 } else { 1 };
+    // Server GC has a table for each processor, and the number of processors is nowhere to be read. There are at least
+    // as many as heaps; where the number of heaps has adapted to the load (DATAS), handles of former heaps are behind.
+    let certain = if heap.server { heap.heaps.len() as u64 } else { 1 };
+    let slots = if heap.server { MAX_SLOTS.max(certain) } else { certain };
     let mut map = heap.handle_table_map;
     while map != 0 && seen.insert(map) && seen.len() < MAX_SEGMENTS {
         let buckets = memory.u64(map).reading("the handle table map")?;
@@ -114,7 +127,11 @@ pub(crate) fn read(memory: &dyn Memory, layout: &HandleLayout, heap: &Heap) -> R
             }
             let tables = memory.u64(bucket).reading("a bucket of handle tables")?;
             for slot in 0..slots {
-                let table = memory.u64(tables.wrapping_add(8 * slot)).reading("a bucket of handle tables")?;
+                let at = tables.wrapping_add(8 * slot);
+                if slot >= certain && !is_further_table(memory, layout, at, &seen) {
+                    break;
+                }
+                let table = memory.u64(at).reading("a bucket of handle tables")?;
                 if table != 0 {
                     read_table(memory, layout, table, &mut seen, &mut out)?;
                 }
@@ -125,6 +142,18 @@ pub(crate) fn read(memory: &dyn Memory, layout: &HandleLayout, heap: &Heap) -> R
     Ok(out)
 }
 
+/// Whether a word behind the tables that must be there leads to one more: to a table that was not met before, whose
+/// first segment leads back to it.
+fn is_further_table(memory: &dyn Memory, layout: &HandleLayout, at: u64, seen: &HashSet<u64>) -> bool {
+    let table = memory.u64(at).unwrap_or(0);
+    let segment = memory.u64(table.wrapping_add(layout.segments)).unwrap_or(0);
+    let owner = segment.wrapping_add(layout.segment_links() as u64 + 8);
+    table != 0
+        && segment != 0
+        && !seen.contains(&segment)
+        && memory.u64(owner).is_ok_and(|owner| owner == table)
+}
+
 fn read_table(
     memory: &dyn Memory,
     layout: &HandleLayout,
@@ -133,8 +162,7 @@ fn read_table(
     out: &mut Vec<Handle>,
 ) -> Result<(), Error> {
     let mut segment = memory.u64(table.wrapping_add(layout.segments)).reading("a handle table")?;
-    // Behind the tails and hints (a byte a type) and free counts (four): next segment, table, in this order.
-    let links = TAIL + 6 * layout.types as usize;
+    let links = layout.segment_links();
     let internal = layout.types as u8 - 1;
     while segment != 0 && seen.insert(segment) && seen.len() < MAX_SEGMENTS {
         let mut header = vec![0u8; HEADER];
