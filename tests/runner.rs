@@ -7,6 +7,7 @@ mod analyze_methods;
 mod analyze_modules;
 mod analyze_repl;
 mod analyze_stacks;
+mod analyze_statics;
 mod analyze_transcript;
 mod analyze_transcript_all;
 mod analyze_trouble;

@@ -51,6 +51,8 @@ pub struct Session<'r> {
     statics: OnceCell<Statics>,
     /// Those of instances of generic types too.
     all_statics: OnceCell<Statics>,
+    /// Those of threads.
+    thread_statics: OnceCell<Statics>,
     /// The signal that the dump was taken for.
     pub(crate) signal: Option<Signal>,
     /// Operating system id of the thread that commands about a thread mean.
@@ -69,6 +71,7 @@ impl<'r> Session<'r> {
             type_names: OnceCell::new(),
             statics: OnceCell::new(),
             all_statics: OnceCell::new(),
+            thread_statics: OnceCell::new(),
             signal: None,
             current_thread: Cell::new(None),
             nameless: Cell::new(0),
@@ -124,6 +127,13 @@ impl<'r> Session<'r> {
         let instances = || Statics::new(self.runtime, self.generic_types());
         name(self.statics.get_or_init(|| Statics::new(self.runtime, [])))
             .or_else(|| name(self.all_statics.get_or_init(instances)))
+    }
+
+    /// Name of the thread static whose reference stands at one of `slots`.
+    pub(crate) fn thread_static_name(&self, slots: &[u64]) -> Option<String> {
+        let all = || Statics::of_threads(self.runtime, self.generic_types());
+        let statics = self.thread_statics.get_or_init(all);
+        slots.iter().find_map(|&slot| statics.name(self.runtime, slot))
     }
 
     /// Instances of generic types: from the loader's tables, else those that have objects.

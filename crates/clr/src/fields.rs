@@ -1,7 +1,6 @@
-//! Fields of types, and the values of static ones.
+//! Fields of types.
 //!
-//! Source: `src/coreclr/vm/field.h` (`FieldDesc`), `vm/class.h` (`EEClass`, `PackedDWORDFields`), `vm/methodtable.h`
-//! (`DynamicStaticsInfo`, 9 and later), `vm/appdomain.hpp` (`DomainLocalModule`, before 9), `vm/threadstatics.h`.
+//! Source: `src/coreclr/vm/field.h` (`FieldDesc`), `vm/class.h` (`EEClass`, `PackedDWORDFields`).
 
 use dnd_memory::Memory;
 use dnd_metadata::{Metadata, signature};
@@ -9,7 +8,6 @@ use dnd_metadata::{Metadata, signature};
 use crate::error::{Error, Reading};
 use crate::layout::EeClassLayout;
 use crate::runtime::Runtime;
-use crate::threads::Thread;
 use crate::types::MethodTable;
 
 /// `CorElementType` (ECMA-335 II.23.1.16) of a field, as far as it decides how a value is read.
@@ -67,6 +65,16 @@ pub struct Field {
     pub has_rva: bool,
 }
 
+/// Bit of a `FieldDesc`'s first word: each thread has its own value.
+const THREAD_STATIC: u32 = 1 << 25;
+
+/// `FieldDesc`s: those of instance fields first, then those of static ones.
+struct FieldList {
+    at: u64,
+    instance: u32,
+    statics: u32,
+}
+
 struct Counts {
     instance: u32,
     methods: u32,
@@ -79,6 +87,31 @@ impl Runtime<'_> {
     /// # Errors
     /// [`Error::Missing`] when the type's class or fields are not in the dump.
     pub fn declared_fields(&self, table: &MethodTable) -> Result<Vec<Field>, Error> {
+        let list = self.field_list(table)?;
+        let canonical = self.method_table(table.canonical)?;
+        let own = list.instance.saturating_add(list.statics).min(1 << 16);
+        let memory = self.target();
+        let module = self.module(canonical.module(memory, self.layout())?);
+        let metadata = module.metadata();
+        let arguments = if table.is_generic() { self.type_arguments(table) } else { Vec::new() };
+        (0..u64::from(own))
+            .map(|i| self.read_field(list.at.wrapping_add(16 * i), table, metadata.as_ref(), &arguments))
+            .collect()
+    }
+
+    /// Whether a type itself declares thread statics; `false` when its class or fields are not in the dump.
+    #[must_use]
+    pub fn has_thread_statics(&self, table: &MethodTable) -> bool {
+        let Ok(list) = self.field_list(table) else { return false };
+        let statics = list.at.wrapping_add(16 * u64::from(list.instance));
+        (0..u64::from(list.statics.min(1 << 16))).any(|i| {
+            let id = self.target().u32(statics.wrapping_add(16 * i + 8));
+            id.is_ok_and(|id| id & THREAD_STATIC != 0)
+        })
+    }
+
+    /// The descriptions of the fields that a type itself declares.
+    fn field_list(&self, table: &MethodTable) -> Result<FieldList, Error> {
         let canonical = self.method_table(table.canonical)?;
         let counts = self.field_counts(&canonical)?;
         let inherited = match canonical.parent {
@@ -88,15 +121,8 @@ impl Runtime<'_> {
                 self.field_counts(&self.method_table(parent.canonical)?)?.instance
             }
         };
-        let own = counts.instance.saturating_sub(inherited).saturating_add(counts.statics).min(1 << 16);
-        let memory = self.target();
-        let list = memory.u64(canonical.ee_class.wrapping_add(24)).reading("a type's list of fields")?;
-        let module = self.module(canonical.module(memory, self.layout())?);
-        let metadata = module.metadata();
-        let arguments = if table.is_generic() { self.type_arguments(table) } else { Vec::new() };
-        (0..u64::from(own))
-            .map(|i| self.read_field(list.wrapping_add(16 * i), table, metadata.as_ref(), &arguments))
-            .collect()
+        let at = self.target().u64(canonical.ee_class.wrapping_add(24)).reading("a type's list of fields")?;
+        Ok(FieldList { at, instance: counts.instance.saturating_sub(inherited), statics: counts.statics })
     }
 
     /// All fields of a type's objects and of the type: those of the base types first.
@@ -146,7 +172,7 @@ impl Runtime<'_> {
             element,
             offset: place & 0x07ff_ffff,
             is_static: id >> 24 & 1 != 0,
-            is_thread_static: id >> 25 & 1 != 0,
+            is_thread_static: id & THREAD_STATIC != 0,
             has_rva: id >> 26 & 1 != 0,
         })
     }
@@ -196,106 +222,6 @@ impl Runtime<'_> {
             }
         }
     }
-
-    /// The value's place of a static field, `None` when the type's statics do not exist (yet). For a thread static, the
-    /// place of `thread`'s own value.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when a structure on the way is not in the dump.
-    pub fn static_address(
-        &self,
-        table: &MethodTable,
-        field: &Field,
-        thread: Option<&Thread>,
-    ) -> Result<Option<u64>, Error> {
-        let memory = self.target();
-        let gc = field.element.is_reference() || field.element == ElementType::VALUE_TYPE;
-        let what = "a type's statics";
-        if field.has_rva {
-            return Ok(None);
-        }
-        if field.is_thread_static {
-            let Some(thread) = thread.filter(|t| t.thread_local_data != 0 && table.auxiliary != 0) else {
-                return Ok(None);
-            };
-            // `ThreadStaticsInfo` ends at the auxiliary data: index of the plain values, then of the references.
-            let index = memory.u32(table.auxiliary.wrapping_sub(if gc { 36 } else { 40 })).reading(what)?;
-            return Ok(
-                thread_static_base(memory, thread, index).map(|base| base.wrapping_add(field.offset.into()))
-            );
-        }
-        let base = match self.layout().module.domain_local_module {
-            // `DynamicStaticsInfo` ends at the auxiliary data: references, then plain values.
-            None if table.auxiliary != 0 => {
-                memory.u64(table.auxiliary.wrapping_sub(if gc { 24 } else { 16 })).reading(what)? & !1
-            }
-            None => 0,
-            Some(offset) => {
-                // Generic and dynamic types keep their statics elsewhere (`m_pDynamicClassTable`).
-                if table.is_generic() {
-                    return Ok(None);
-                }
-                let module = table.module(memory, self.layout())?;
-                let local = memory.u64(module.wrapping_add(offset)).reading(what)?;
-                match (local, gc) {
-                    (0, _) => 0,
-                    (local, true) => memory.u64(local.wrapping_add(32)).reading(what)?,
-                    (local, false) => local,
-                }
-            }
-        };
-        Ok((base != 0).then(|| base.wrapping_add(field.offset.into())))
-    }
-}
-
-impl Runtime<'_> {
-    /// Where the references of a type's own static fields begin; `None` when there are none (yet).
-    #[must_use]
-    pub fn statics_start(&self, table: &MethodTable) -> Option<u64> {
-        let first = Field {
-            address: 0,
-            name: String::new(),
-            row: 0,
-            type_name: String::new(),
-            declared_by: table.address,
-            element: ElementType::CLASS,
-            offset: 0,
-            is_static: true,
-            is_thread_static: false,
-            has_rva: false,
-        };
-        self.static_address(table, &first, None).ok().flatten()
-    }
-}
-
-/// Start of a thread's statics for a type, from a TLS index (`TLSIndex` in threadstatics.h): kind in the top byte.
-fn thread_static_base(memory: &dyn Memory, thread: &Thread, index: u32) -> Option<u64> {
-    // Entries of the array that belong to the runtime itself and are not stored.
-    const NOT_STORED: u64 = 2;
-    let data = thread.thread_local_data;
-    let number = u64::from(index & 0x00ff_ffff);
-    let object = match index >> 24 {
-        0 => {
-            let array = memory.u64(data.wrapping_add(8)).ok().filter(|&a| a != 0)?;
-            let count = u64::from(memory.u32(data).ok()?);
-            if number < NOT_STORED || number >= count.max(NOT_STORED) {
-                return None;
-            }
-            memory.u64(array.wrapping_add(16 + 8 * (number - NOT_STORED))).ok()?
-        }
-        1 => {
-            let count = u64::from(memory.u32(data.wrapping_add(4)).ok()?);
-            if number >= count {
-                return None;
-            }
-            let handles = memory.u64(data.wrapping_add(16)).ok().filter(|&h| h != 0)?;
-            let handle = memory.u64(handles.wrapping_add(8 * number)).ok().filter(|&h| h != 0)?;
-            memory.u64(handle).ok()?
-        }
-        2 => return Some(data.wrapping_add(number)),
-        _ => return None,
-    };
-    (object != 0).then_some(object)
 }
 
 fn plain(memory: &dyn Memory, at: u64) -> Result<[u32; 3], Error> {

@@ -38,6 +38,7 @@ mod roots;
 mod runtime;
 mod source;
 pub mod stack;
+mod statics;
 mod syncblocks;
 pub mod threads;
 mod trial;

@@ -2,7 +2,7 @@
 //!
 //! Source: `src/coreclr/vm/methodtable.h` of dotnet/runtime 8.0 to 10.0; dotnet/coreclr v3.1.23.
 
-use dnd_memory::Memory;
+use dnd_memory::{Memory, Missing};
 
 use crate::error::{Error, Reading};
 use crate::layout::Layout;
@@ -22,6 +22,11 @@ const HAS_MODULE_OVERRIDE: u32 = 0x10;
 /// The same, of the slots behind the virtual ones: one of them stands in the optional slot itself, several in an array.
 const HAS_NON_VIRTUAL_SLOTS: u32 = 8;
 const HAS_SINGLE_NON_VIRTUAL_SLOT: u32 = 0x4000;
+/// First flags word, before 9: where the static fields are (`enum_flag_StaticsMask`).
+const STATICS_DYNAMIC: u32 = 2;
+const STATICS_GENERIC: u32 = 4;
+/// The optional slots: dictionaries (1), interfaces (2), and others.
+const SLOTS: u32 = 0x1f;
 /// The optional slots besides dictionaries (1) and interfaces (2).
 const OTHER_SLOTS: u32 = 0x1c;
 
@@ -29,6 +34,15 @@ const OTHER_SLOTS: u32 = 0x1c;
 pub(crate) const MIN_OBJECT: u64 = 24;
 /// No base size is larger: the limit of a class's instance (`FIELD_OFFSET_LAST_REAL_OFFSET`).
 const MAX_BASE_SIZE: u32 = 0x0800_0000;
+
+/// Where the statics of a type are in those of a module; before 9.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StaticsIn {
+    /// Beside those of the module's other types.
+    Module,
+    /// In an entry of the table for generic, collectible and emitted types.
+    Entry(u64),
+}
 
 /// A method table, read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +239,29 @@ impl MethodTable {
             return (index == 0).then_some(member);
         }
         Some(memory.u64(member).ok()?.wrapping_add(8 * u64::from(index)))
+    }
+
+    /// Where the type's statics are in those of its module; `None` for a generic type without any. Before 9 only.
+    pub(crate) fn statics_in(&self, memory: &dyn Memory) -> Result<Option<StaticsIn>, Missing> {
+        let flags = if self.flags & HAS_COMPONENT_SIZE == 0 { self.flags } else { 0 };
+        if self.is_generic() {
+            if flags & STATICS_GENERIC == 0 {
+                return Ok(None);
+            }
+            // `GenericsStaticsInfo`, the first optional member: fields, then number.
+            let slots = u64::from((self.flags2 & SLOTS).count_ones()).saturating_sub(2);
+            let member = 64 + 8 * slots + 8 * u64::from(self.virtuals).div_ceil(8);
+            return memory
+                .u64(self.address.wrapping_add(member + 8))
+                .map(|number| Some(StaticsIn::Entry(number)));
+        }
+        if flags & STATICS_DYNAMIC == 0 {
+            return Ok(Some(StaticsIn::Module));
+        }
+        // `EEClassOptionalFields`: layout of dictionaries, variance, number.
+        let optional = memory.u64(self.ee_class.wrapping_add(8))?;
+        let number = memory.u32(optional.wrapping_add(16))?;
+        Ok((optional != 0).then_some(StaticsIn::Entry(number.into())))
     }
 
     /// Address of an optional slot (`GetMultipurposeSlotPtr`). Two lie in the method table: the first holds dictionaries, the

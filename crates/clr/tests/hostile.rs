@@ -72,12 +72,15 @@ fn tables(runtime: &Runtime<'_>) -> Vec<u64> {
 }
 
 fn types(runtime: &Runtime<'_>) {
+    let threads = runtime.threads().map(|all| all.threads.as_slice()).unwrap_or_default();
+    let threads: Vec<_> = [None].into_iter().chain(threads.iter().take(2).map(Some)).collect();
     for table in tables(runtime) {
         let _ = runtime.type_name(table, NameStyle::Runtime);
         let Ok(table) = runtime.method_table(table) else { continue };
         let fields = runtime.fields(&table).unwrap_or_default();
         let _ = fields.iter().filter_map(|field| runtime.field_type(&table, field)).count();
-        let _ = (runtime.method_count(&table), runtime.statics_start(&table));
+        let _ = (runtime.method_count(&table), runtime.has_thread_statics(&table));
+        let _ = threads.iter().filter_map(|thread| runtime.statics_start(&table, *thread)).count();
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn read(
         let (attribute, value, thread_values) = if field.is_thread_static {
             let value = |thread: &dnd_clr::threads::Thread| {
                 let at = place(Some(thread))?;
-                Some(ThreadValue { thread: thread.os_id, value: value(runtime, &field, at, false) })
+                Some(ThreadValue { thread: thread.os_id, value: value(runtime, &field, at, true) })
             };
             (Attribute::ThreadStatic, None, threads.iter().filter_map(value).collect())
         } else if field.is_static {

@@ -246,6 +246,11 @@ fn step(out: &mut Out<'_>, object: &ObjectLine) {
             out.name(name);
             out.str(")");
         }
+        Some(Via::ThreadStaticField(name)) => {
+            out.str("(thread static variable: ");
+            out.name(name);
+            out.str(")");
+        }
         Some(Via::DependentHandle) => out.str("(dependent handle)"),
         Some(Via::LoadContext) => out.str("(load context of the type)"),
         Some(Via::Field(_) | Via::Element(_)) | None => {}

@@ -26,6 +26,8 @@ pub(crate) struct ObjectLine {
 pub(crate) enum Via {
     /// The static field whose slot in an array holds it.
     StaticField(String),
+    /// The same of a thread's own static field.
+    ThreadStaticField(String),
     /// The instance field that refers to it.
     Field(String),
     /// Element of an array.
@@ -45,6 +47,9 @@ pub(crate) struct Describer<'s, 'r> {
     dependents: Option<FxHashSet<(u64, u64)>>,
 }
 
+/// It keeps the slots of an array, some of which are arrays of static fields.
+const LOADER_ALLOCATOR: &str = "System.Reflection.LoaderAllocator";
+
 /// Steps remembered; a path of millions of objects is walked once anyway.
 const MAX_STEPS: usize = 1 << 16;
 
@@ -60,13 +65,21 @@ impl<'s, 'r> Describer<'s, 'r> {
 
     /// The objects of a path, the root's first.
     pub(crate) fn path(&mut self, root: &Root, objects: &[u64]) -> Vec<ObjectLine> {
-        // Only an array that a handle holds can be one of static fields.
-        let statics = matches!(root.kind, RootKind::Handle { .. });
-        let mut lines = Vec::with_capacity(objects.len());
+        // Only an array that a handle, a thread or the allocator of a load context holds can be one of static fields.
+        let of_root = match root.kind {
+            RootKind::Handle { .. } => 1..2,
+            // In an array of such arrays, or the array itself.
+            RootKind::ThreadStatic { .. } => 1..3,
+            _ => 0..0,
+        };
+        let mut lines: Vec<ObjectLine> = Vec::with_capacity(objects.len());
         let mut before: Option<Object> = None;
         for (place, &address) in objects.iter().enumerate() {
             let object = self.runtime().object(address).ok();
-            let via = before.and_then(|from| self.step(&from, address, statics && place == 1));
+            let allocator = place.checked_sub(3).and_then(|place| lines.get(place));
+            let statics =
+                of_root.contains(&place) || allocator.is_some_and(|line| line.type_name == LOADER_ALLOCATOR);
+            let via = before.and_then(|from| self.step(&from, address, statics));
             let type_name = match object {
                 Some(object) => self.name(object.table),
                 None => "<not an object>".to_owned(),
@@ -118,6 +131,9 @@ impl<'s, 'r> Describer<'s, 'r> {
             let slots: Vec<u64> = offsets.iter().map(|offset| from.address + offset).collect();
             if let Some(name) = self.session.static_name(&slots) {
                 return Some(Via::StaticField(name));
+            }
+            if let Some(name) = self.session.thread_static_name(&slots) {
+                return Some(Via::ThreadStaticField(name));
             }
         }
         if table.is_vector() && table.component_size > 0 && first >= 16 {

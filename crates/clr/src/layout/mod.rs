@@ -210,6 +210,8 @@ pub struct ThreadLayout {
     pub tracker_previous: u64,
     /// `ThreadLocalData*`, 9 and later.
     pub thread_local_data: Option<u64>,
+    /// `ThreadLocalBlock`, before 9, where that was checked: where it is in one build or another.
+    pub local_modules: &'static [u64],
     /// `GCFrame*`: references that native code of the runtime protects (5 and later; 3.1 has explicit frames for them).
     pub gc_frame: Option<GcFrameAt>,
     /// Lock count, 3.1 only.

@@ -78,6 +78,7 @@ pub(super) const LAYOUT: Layout = Layout {
         tracker_thrown: 8,
         tracker_previous: 0,
         thread_local_data: Some(568),
+        local_modules: &[],
         gc_frame: Some(GcFrameAt::at(688)),
         lock_count: None,
     },

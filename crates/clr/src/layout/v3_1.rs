@@ -82,6 +82,7 @@ pub(super) const LAYOUT: Layout = Layout {
         tracker_thrown: 64,
         tracker_previous: 8,
         thread_local_data: None,
+        local_modules: &[1080, 1072],
         gc_frame: None,
         lock_count: Some(32),
     },

@@ -85,6 +85,7 @@ pub(super) const LAYOUT: Layout = Layout {
         tracker_thrown: 64,
         tracker_previous: 8,
         thread_local_data: None,
+        local_modules: &[],
         gc_frame: Some(GcFrameAt { first: 1352, thread: 24, references: 8, count: 16, interior: 32 }),
         lock_count: None,
     },

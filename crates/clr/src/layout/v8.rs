@@ -79,6 +79,7 @@ pub(super) const LAYOUT: Layout = Layout {
         tracker_thrown: 64,
         tracker_previous: 8,
         thread_local_data: None,
+        local_modules: &[1080],
         gc_frame: Some(GcFrameAt::at(1448)),
         lock_count: None,
     },

@@ -84,6 +84,7 @@ pub(super) const LAYOUT: Layout = Layout {
         tracker_thrown: 8,
         tracker_previous: 0,
         thread_local_data: Some(928),
+        local_modules: &[],
         gc_frame: Some(GcFrameAt::at(1048)),
         lock_count: None,
     },
