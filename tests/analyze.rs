@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use dnd_testkit::{
     Core, CoreSpec, Dnd, Kind, Output, Runtime, core, must, one_per_major, runtimes, shared_core,
@@ -309,6 +310,9 @@ fn files_that_are_no_cores() {
     let missing =
         Dnd::new(DND).args(["dump", "analyze", "/nonexistent/core", "-c", "eeversion"]).run().fails(3);
     assert!(missing.contains("/nonexistent/core"), "{missing}");
+    // A folder of the name is a file.
+    let missing = Dnd::new(DND).args(["dump", "info"]).arg(Path::new(DND).join("core")).run().fails(3);
+    assert!(missing.contains("Not a directory"), "{missing}");
 }
 
 #[test]

@@ -164,11 +164,12 @@ impl Prepared {
         let answer = self.ask(&mut progress).await;
         let elapsed = started.elapsed();
         if let Err(source) = answer {
-            let said = match &source {
-                IpcError::Refused { message, .. } => message.clone(),
-                _ => None,
+            let hints = match &source {
+                IpcError::Refused { message, .. } => self.causes(message.as_deref()),
+                // It was not asked for any.
+                IpcError::Encode(_) => Vec::new(),
+                _ => self.causes(None),
             };
-            let hints = self.causes(said.as_deref());
             return Err(Error::Runtime { source, hints });
         }
         let (file, bytes) = self.checked()?;

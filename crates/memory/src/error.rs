@@ -57,7 +57,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What it looks like.
-        what: &'static str,
+        what: String,
     },
     /// It is an ELF file, but no core.
     #[error("{} is {what}, not a core dump", path.display())]
@@ -89,7 +89,7 @@ impl Explain for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::Io { source, .. } | Error::Temporary { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => Kind::NotFound,
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Kind::NotFound,
                 io::ErrorKind::PermissionDenied => Kind::Permission,
                 io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory => Kind::Usage,
                 _ => Kind::Failed,

@@ -6,6 +6,7 @@ use dnd_clr::Runtime;
 use dnd_memory::{FileUse, Verdict};
 use serde::Serialize;
 
+use super::needs::{self, Needs};
 use super::{DumpInfo, with_causes};
 
 /// How much an answer suffers.
@@ -32,115 +33,14 @@ pub struct Limit {
 }
 
 impl Limit {
-    fn new(commands: &[&'static str], severity: Severity, reason: impl Into<String>) -> Self {
-        Self { commands: commands.to_vec(), severity, reason: reason.into() }
+    fn new(parts: Needs, severity: Severity, reason: impl Into<String>) -> Self {
+        Self { commands: needs::commands(parts), severity, reason: reason.into() }
     }
 
     fn all(severity: Severity, reason: impl Into<String>) -> Self {
         Self { commands: Vec::new(), severity, reason: reason.into() }
     }
 }
-
-/// What looks at objects.
-const OBJECTS: &[&str] = &[
-    "dumpheap",
-    "dumpobj",
-    "dumparray",
-    "dumpvc",
-    "gcroot",
-    "pathto",
-    "objsize",
-    "listnearobj",
-    "dumpdelegate",
-    "dumpexceptions",
-    "printexception",
-    "dumpasync",
-    "taskstate",
-    "threadpool",
-    "threadpoolqueue",
-    "timerinfo",
-    "dumphttp",
-    "dumpconcurrentdictionary",
-    "dumpconcurrentqueue",
-    "dumpgen",
-    "gcheapstat",
-    "sizestats",
-    "verifyheap",
-    "verifyobj",
-    "dumpstackobjects",
-];
-/// What walks the heap.
-const WALKS: &[&str] = &[
-    "dumpheap",
-    "gcroot",
-    "pathto",
-    "objsize",
-    "listnearobj",
-    "gcwhere",
-    "dumpexceptions",
-    "dumpasync",
-    "threadpool",
-    "threadpoolqueue",
-    "timerinfo",
-    "dumphttp",
-    "dumpgen",
-    "gcheapstat",
-    "sizestats",
-    "verifyheap",
-];
-/// What can answer without objects, but then not what they are.
-const NAMES_OBJECTS: &[&str] =
-    &["finalizequeue", "gchandles", "syncblk", "deadlocks", "clrthreads", "clrstack", "crashinfo", "dumpalc"];
-const HEAP_STRUCTURE: &[&str] = &["eeheap", "gcwhere", "gchandles", "finalizequeue", "analyzeoom", "dumpalc"];
-const HANDLES: &[&str] = &["gchandles", "gcroot", "dumpalc"];
-const FINALIZERS: &[&str] = &["finalizequeue", "gcroot"];
-const SYNC_BLOCKS: &[&str] = &["syncblk", "deadlocks"];
-const THREADS: &[&str] = &[
-    "clrthreads",
-    "clrstack",
-    "parallelstacks",
-    "gcroot",
-    "syncblk",
-    "dumpstackobjects",
-    "printexception",
-    "deadlocks",
-    "crashinfo",
-];
-const STACKS: &[&str] =
-    &["clrstack", "parallelstacks", "gcroot", "dumpstackobjects", "deadlocks", "crashinfo"];
-const NAMES: &[&str] = &[
-    "dumpheap",
-    "dumpobj",
-    "dumparray",
-    "dumpmt",
-    "dumpmd",
-    "dumpmodule",
-    "name2ee",
-    "token2ee",
-    "ip2md",
-    "gcroot",
-    "pathto",
-    "clrstack",
-    "parallelstacks",
-    "printexception",
-    "dumpexceptions",
-    "dumpasync",
-    "dumpdelegate",
-    "threadpool",
-    "threadpoolqueue",
-    "timerinfo",
-    "dumphttp",
-    "dumpconcurrentdictionary",
-    "dumpconcurrentqueue",
-    "dumpgen",
-    "dumpstackobjects",
-    "gchandles",
-    "finalizequeue",
-    "syncblk",
-    "deadlocks",
-    "crashinfo",
-];
-const MODULES: &[&str] = &["clrmodules", "dumpdomain", "name2ee", "dumpalc", "gcroot"];
 
 pub(super) fn gather(info: &DumpInfo, runtime: Option<&Runtime<'_>>) -> Vec<Limit> {
     use Severity::{Partial, Unavailable};
@@ -158,25 +58,25 @@ pub(super) fn gather(info: &DumpInfo, runtime: Option<&Runtime<'_>>) -> Vec<Limi
     }
     heap(info, runtime, &mut out);
     if let Err(error) = runtime.threads() {
-        out.push(Limit::new(THREADS, Unavailable, with_causes(&error)));
+        out.push(Limit::new(needs::THREADS, Unavailable, with_causes(&error)));
     }
     let without_stack = info.threads.without_stack;
     if without_stack > 0 {
         let reason =
             format!("the stacks of {without_stack} of {} threads are not in the dump", info.threads.native);
-        out.push(Limit::new(STACKS, Partial, reason));
+        out.push(Limit::new(needs::STACKS, Partial, reason));
     } else if let Some(reason) = unfinished_stacks(runtime) {
-        out.push(Limit::new(STACKS, Partial, reason));
+        out.push(Limit::new(needs::STACKS, Partial, reason));
     }
     match (&info.modules, runtime.modules()) {
-        (_, Err(error)) => out.push(Limit::new(MODULES, Unavailable, with_causes(&error))),
+        (_, Err(error)) => out.push(Limit::new(needs::MODULES, Unavailable, with_causes(&error))),
         (Some(modules), _) if !modules.without_metadata.is_empty() => {
             let reason = format!(
                 "the metadata of {} of {} modules can't be read, so the names of their types, fields and methods are unknown",
                 modules.without_metadata.len(),
                 modules.count
             );
-            out.push(Limit::new(NAMES, Partial, reason));
+            out.push(Limit::new(needs::NAMES, Partial, reason));
         }
         _ => {}
     }
@@ -221,35 +121,35 @@ fn unfinished_stacks(runtime: &Runtime<'_>) -> Option<String> {
 fn heap(info: &DumpInfo, runtime: &Runtime<'_>, out: &mut Vec<Limit>) {
     use Severity::{Partial, Unavailable};
     if let Err(error) = runtime.heap() {
-        out.push(Limit::new(HEAP_STRUCTURE, Unavailable, with_causes(&error)));
+        out.push(Limit::new(needs::SEGMENTS, Unavailable, with_causes(&error)));
         let reason = if runtime.image().single_file {
             "the runtime's own data is not in this dump; of single-file programs only full dumps have it"
         } else {
             "the managed heap is not in this dump"
         };
-        out.push(Limit::new(OBJECTS, Unavailable, reason));
-        out.push(Limit::new(NAMES_OBJECTS, Partial, NO_OBJECTS));
+        out.push(Limit::new(needs::OBJECTS, Unavailable, reason));
+        out.push(Limit::new(needs::OBJECT_NAMES, Partial, NO_OBJECTS));
         sync_blocks(runtime, out);
         return;
     }
     if let Err(error) = runtime.objects_heap() {
-        out.push(Limit::new(OBJECTS, Unavailable, with_causes(&error)));
-        out.push(Limit::new(NAMES_OBJECTS, Partial, NO_OBJECTS));
+        out.push(Limit::new(needs::OBJECTS, Unavailable, with_causes(&error)));
+        out.push(Limit::new(needs::OBJECT_NAMES, Partial, NO_OBJECTS));
     } else if let Some(heap) = info.heap.as_ref().filter(|heap| heap.present < heap.bytes) {
         let reason =
             format!("{} of {} bytes of the heap are not in the dump", heap.bytes - heap.present, heap.bytes);
-        out.push(Limit::new(WALKS, Partial, reason));
+        out.push(Limit::new(needs::WALK, Partial, reason));
     }
     if info.heap.as_ref().is_some_and(|heap| heap.gc_in_progress) {
         let reason = "the dump was taken during a GC: the heap can't be walked everywhere, and references may point to where \
                       objects were or will be";
-        out.push(Limit::new(WALKS, Partial, reason));
+        out.push(Limit::new(needs::WALK, Partial, reason));
     }
     if let Err(error) = runtime.handles() {
-        out.push(Limit::new(HANDLES, Unavailable, with_causes(&error)));
+        out.push(Limit::new(needs::HANDLES, Unavailable, with_causes(&error)));
     }
     if let Err(error) = runtime.finalizer_queues() {
-        out.push(Limit::new(FINALIZERS, Unavailable, with_causes(&error)));
+        out.push(Limit::new(needs::FINALIZERS, Unavailable, with_causes(&error)));
     }
     sync_blocks(runtime, out);
 }
@@ -259,7 +159,7 @@ const NO_OBJECTS: &str =
 
 fn sync_blocks(runtime: &Runtime<'_>, out: &mut Vec<Limit>) {
     if let Err(error) = runtime.sync_blocks() {
-        out.push(Limit::new(SYNC_BLOCKS, Severity::Unavailable, with_causes(&error)));
+        out.push(Limit::new(needs::SYNC_BLOCKS, Severity::Unavailable, with_causes(&error)));
     }
 }
 
@@ -275,7 +175,7 @@ pub(super) fn of_files(files: &[FileUse]) -> Option<Limit> {
             "{unchecked} module files of this machine were used although the dump has nothing to compare them with; \
              the number of their types and methods is that of the loaded modules"
         );
-        Limit::new(NAMES, Severity::Unsure, reason)
+        Limit::new(needs::NAMES, Severity::Unsure, reason)
     })
 }
 
@@ -301,41 +201,4 @@ pub fn warnings(core: &dnd_memory::Core, runtime: Option<&Runtime<'_>>) -> Vec<S
         _ => {}
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::table;
-
-    /// Commands that need nothing of a dump but what every dump of .NET has.
-    const UNAFFECTED: &[&str] =
-        &["dumpassembly", "eeversion", "exit", "help", "modules", "registers", "threadstate", "threads"];
-
-    #[test]
-    fn every_command_is_known_to_suffer_from_something() {
-        let lists = [
-            OBJECTS,
-            WALKS,
-            NAMES_OBJECTS,
-            HEAP_STRUCTURE,
-            HANDLES,
-            FINALIZERS,
-            SYNC_BLOCKS,
-            THREADS,
-            STACKS,
-            NAMES,
-            MODULES,
-            UNAFFECTED,
-        ];
-        let listed: Vec<_> = lists.concat();
-        for name in &listed {
-            let found = table::find(name).map(table::Command::name);
-            assert_eq!(found.ok(), Some(*name), "as JSON names it");
-        }
-        for command in table::COMMANDS {
-            let known = listed.contains(&command.name());
-            assert!(known, "what does {} need of a dump?", command.name());
-        }
-    }
 }

@@ -6,6 +6,7 @@
 mod kind;
 mod limits;
 mod modules;
+mod needs;
 mod process;
 mod text;
 

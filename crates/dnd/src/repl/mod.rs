@@ -42,21 +42,39 @@ pub(crate) fn run_commands(
     progress: &'static Progress,
     options: Options,
 ) -> Result<(), CliError> {
-    let mut first = None;
+    let mut first = FirstFailure::default();
     for command in commands {
-        match run_line(session, command, progress, options)? {
-            Done::Next => {}
-            Done::Failed(kind) => {
-                first.get_or_insert(kind);
-            }
-            Done::Interrupted(kind) => {
-                first.get_or_insert(kind);
-                break;
-            }
-            Done::Quit => break,
+        if first.ends(run_line(session, command, progress, options)?) {
+            break;
         }
     }
-    first.map_or(Ok(()), |kind| Err(CliError::Quiet(kind)))
+    first.result()
+}
+
+/// What a sequence of commands ends with.
+#[derive(Default)]
+struct FirstFailure(Option<Kind>);
+
+impl FirstFailure {
+    /// Takes what came of a line; whether it was the last one.
+    fn ends(&mut self, done: Done) -> bool {
+        match done {
+            Done::Next => false,
+            Done::Failed(kind) => {
+                self.0.get_or_insert(kind);
+                false
+            }
+            Done::Interrupted(kind) => {
+                self.0.get_or_insert(kind);
+                true
+            }
+            Done::Quit => true,
+        }
+    }
+
+    fn result(self) -> Result<(), CliError> {
+        self.0.map_or(Ok(()), |kind| Err(CliError::Quiet(kind)))
+    }
 }
 
 /// Runs what is typed (or piped in) until `quit` or the end of the input.
@@ -91,7 +109,7 @@ fn interactive(session: &Session<'_>, progress: &'static Progress, options: Opti
 }
 
 fn scripted(session: &Session<'_>, progress: &'static Progress, options: Options) -> Result<(), CliError> {
-    let mut first = None;
+    let mut first = FirstFailure::default();
     let mut line = Vec::new();
     let mut input = io::stdin().lock();
     loop {
@@ -102,19 +120,11 @@ fn scripted(session: &Session<'_>, progress: &'static Progress, options: Options
         if read == 0 {
             break;
         }
-        match run_line(session, &String::from_utf8_lossy(&line), progress, options)? {
-            Done::Next => {}
-            Done::Failed(kind) => {
-                first.get_or_insert(kind);
-            }
-            Done::Interrupted(kind) => {
-                first.get_or_insert(kind);
-                break;
-            }
-            Done::Quit => break,
+        if first.ends(run_line(session, &String::from_utf8_lossy(&line), progress, options)?) {
+            break;
         }
     }
-    first.map_or(Ok(()), |kind| Err(CliError::Quiet(kind)))
+    first.result()
 }
 
 /// Runs one line; errors of the command are printed here, only a closed standard output ends the session.

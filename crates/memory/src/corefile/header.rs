@@ -120,35 +120,30 @@ fn not_core(path: &Path, what: &str) -> Error {
     Error::NotCore { path: path.to_owned(), what: what.to_owned() }
 }
 
-fn looks_like(bytes: &[u8]) -> &'static str {
-    let begins = |magic: &[u8]| bytes.starts_with(magic);
-    if begins(b"MDMP") {
-        "a Windows minidump"
-    } else if begins(b"MZ") {
-        "a PE file (DLL or EXE)"
-    } else if begins(&[0xcf, 0xfa, 0xed, 0xfe]) {
-        "a Mach-O file (macOS)"
-    } else if begins(b"Nettrace") {
-        "a .nettrace trace"
-    } else if begins(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        "zstd data"
-    } else if begins(&[0x1f, 0x8b]) {
-        "gzip data"
-    } else if begins(&[0x04, 0x22, 0x4d, 0x18]) {
-        "LZ4 data"
-    } else if begins(&[0xfd, b'7', b'z', b'X', b'Z']) {
-        "xz data"
-    } else if begins(&[0x02, 0x21, 0x4c, 0x18]) {
-        "LZ4 data of the old format (`lz4 -l`): `lz4 -d` unpacks it"
-    } else if begins(b"BZh") {
-        "bzip2 data"
-    } else if begins(b"LZIP") {
-        "lzip data"
-    } else if begins(b"PK\x03\x04") {
-        "a zip archive"
-    } else if bytes.iter().take(4096).all(|&b| b == 0) {
-        "zeros (a file that was never written, or whose blocks were lost)"
+fn looks_like(bytes: &[u8]) -> String {
+    const MAGIC: &[(&[u8], &str)] = &[
+        (b"MDMP", "a Windows minidump"),
+        (b"MZ", "a PE file (DLL or EXE)"),
+        (&[0xcf, 0xfa, 0xed, 0xfe], "a Mach-O file (macOS)"),
+        (b"Nettrace", "a .nettrace trace"),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "zstd data"),
+        (&[0x1f, 0x8b], "gzip data"),
+        (&[0x04, 0x22, 0x4d, 0x18], "LZ4 data"),
+        (&[0xfd, b'7', b'z', b'X', b'Z'], "xz data"),
+        (&[0x02, 0x21, 0x4c, 0x18], "LZ4 data of the old format (`lz4 -l`): `lz4 -d` unpacks it"),
+        (b"BZh", "bzip2 data"),
+        (b"LZIP", "lzip data"),
+        (b"PK\x03\x04", "a zip archive"),
+    ];
+    let first = bytes.get(..bytes.len().min(4096)).unwrap_or_default();
+    if let Some((_, name)) = MAGIC.iter().find(|(magic, _)| first.starts_with(magic)) {
+        (*name).to_owned()
+    } else if first.iter().all(|&b| b == 0) {
+        "zeros (a file that was never written, or whose blocks were lost)".to_owned()
+    } else if first.iter().all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace()) {
+        "text".to_owned()
     } else {
-        "something unknown"
+        let begin: Vec<String> = first.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        format!("something unknown, which begins with the bytes {}", begin.join(" "))
     }
 }

@@ -58,9 +58,10 @@ fn what_is_no_core_is_named() {
         file[at..at + bytes.len()].copy_from_slice(bytes);
         file
     };
-    let cases: [(Vec<u8>, Kind, &str); 21] = [
+    let cases: [(Vec<u8>, Kind, &str); 22] = [
         (Vec::new(), Kind::Corrupt, "core is empty"),
-        (b"hello".to_vec(), Kind::Unsupported, "core is not an ELF file but something unknown"),
+        (b"hello".to_vec(), Kind::Unsupported, "core is not an ELF file but text"),
+        (vec![1, 2, 0xfe], Kind::Unsupported, "something unknown, which begins with the bytes 01 02 fe"),
         (vec![0; 9000], Kind::Unsupported, "zeros"),
         (b"MDMP...........".to_vec(), Kind::Unsupported, "a Windows minidump"),
         (b"MZ".to_vec(), Kind::Unsupported, "a PE file"),

@@ -15,7 +15,8 @@ use crate::error::CliError;
 /// Which dump, and where the files are that its process had loaded.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CoreArgs {
-    /// The core dump, also one packed with zstd, gzip, xz or LZ4 [default: the newest core_* or core.* of this folder]
+    /// The core dump, also one packed with zstd, gzip, xz or LZ4 [default: the newest core, core_*,
+    /// core.* or coredump.* of this folder]
     core: Option<PathBuf>,
     /// Folder with the target's files: a copy of its root, or the modules themselves; may be given several times
     ///
@@ -117,7 +118,7 @@ fn newest_core(folder: &Path) -> Result<PathBuf, CliError> {
         }
     }
     newest.map(|(_, path)| path).ok_or_else(|| {
-        CliError::new(Kind::NotFound, "there is no file core_* or core.* in this folder")
+        CliError::new(Kind::NotFound, "there is no file core, core_*, core.* or coredump.* in this folder")
             .hint("name the core dump: dnd dump analyze <CORE>")
             .hint("`dnd dump collect -p <PID>` makes one")
     })
