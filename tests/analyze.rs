@@ -1,24 +1,20 @@
 //! `dump analyze` on cores of real processes, whose objects are known by construction, and on files that are no cores.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
 
-use dnd_testkit::{
-    Core, CoreSpec, Dnd, Kind, Output, Runtime, core, must, one_per_major, runtimes, shared_core,
-};
+use dnd_testkit::{Core, CoreSpec, Dnd, Kind, Runtime, core, must, one_per_major, runtimes, shared_core};
 use serde_json::{Value, json};
 
 use super::DND;
 
-fn analyze(core: &Core, commands: &[&str]) -> Dnd {
+pub(super) fn analyze(core: &Core, commands: &[&str]) -> Dnd {
     commands
         .iter()
         .fold(Dnd::new(DND).args(["dump", "analyze"]).arg(core.path()), |dnd, c| dnd.args(["-c", c]))
 }
 
 /// The answer to one command, as JSON.
-fn ask(core: &Core, command: &str) -> Value {
+pub(super) fn ask(core: &Core, command: &str) -> Value {
     let answer = analyze(core, &[command]).args(["--json"]).run().json();
     let name = command.split(' ').next().expect("a name");
     assert!(
@@ -35,12 +31,12 @@ fn count(answer: &Value, name: &str) -> u64 {
     types.iter().filter(|t| t["type"] == name).map(|t| t["count"].as_u64().expect("a count")).sum()
 }
 
-fn leak(runtime: &Runtime, spec: CoreSpec) -> Core {
+pub(super) fn leak(runtime: &Runtime, spec: CoreSpec) -> Core {
     core(runtime, "Leak", &CoreSpec { args: vec!["1000".to_owned(), "100".to_owned()], ..spec })
 }
 
 /// The object that the truth of Shapes names.
-fn named(core: &Core, name: &str) -> String {
+pub(super) fn named(core: &Core, name: &str) -> String {
     core.truth["objects"][name]["address"].as_str().expect("an address").to_owned()
 }
 
@@ -288,103 +284,6 @@ fn dumps_without_the_heap_say_what_can_still_be_asked() {
     }
 }
 
-/// An answer to a file that is no core.
-fn refused(name: &str, content: &[u8], code: i32, words: &[&str]) {
-    let (_scratch, folder) = Dnd::scratch();
-    let path = folder.join(name);
-    must(fs::write(&path, content), "can't write");
-    let error =
-        Dnd::new(DND).args(["dump", "analyze"]).arg(&path).args(["-c", "dumpheap -stat"]).run().fails(code);
-    for word in words {
-        assert!(error.contains(word), "{name}: {error}");
-    }
-}
-
-#[test]
-fn files_that_are_no_cores() {
-    refused("core_empty", b"", 6, &["core_empty", "empty"]);
-    refused("core_text", b"hello, this is no core\n", 5, &["core_text", "not an ELF file"]);
-    let dnd = must(fs::read(DND), "the binary");
-    refused("core_program", &dnd, 5, &["core_program", "not a core dump"]);
-    refused("core_cut", dnd.get(..40).expect("a head"), 5, &["core_cut"]);
-    let missing =
-        Dnd::new(DND).args(["dump", "analyze", "/nonexistent/core", "-c", "eeversion"]).run().fails(3);
-    assert!(missing.contains("/nonexistent/core"), "{missing}");
-    // A folder of the name is a file.
-    let missing = Dnd::new(DND).args(["dump", "info"]).arg(Path::new(DND).join("core")).run().fails(3);
-    assert!(missing.contains("Not a directory"), "{missing}");
-}
-
-#[test]
-fn a_core_cut_off_anywhere_ends_in_a_sentence() {
-    let Some(runtime) = one_per_major().pop() else { return };
-    let core = leak(&runtime, CoreSpec::default());
-    let whole = must(fs::read(core.path()), "the core");
-    let (_scratch, folder) = Dnd::scratch();
-    let path = folder.join("core");
-    let shares = [0.9, 0.5, 0.2, 0.05, 0.01];
-    let lengths =
-        shares.iter().map(|share| (whole.len() as f64 * share) as usize).chain([5000, 1000, 65, 64, 63, 17]);
-    for length in lengths {
-        must(fs::write(&path, whole.get(..length).expect("shorter")), "can't write");
-        let commands = [
-            "-c",
-            "dumpheap -stat",
-            "-c",
-            "gchandles -stat",
-            "-c",
-            "clrthreads",
-            "-c",
-            "finalizequeue -stat",
-        ];
-        let Output { code, stderr, .. } =
-            Dnd::new(DND).args(["dump", "analyze"]).arg(&path).args(commands).run();
-        assert!(code == Some(0) || stderr.contains("error:"), "{length}: {code:?} {stderr}");
-        assert!(code != Some(101) && code.is_some(), "{length}: {code:?} {stderr}");
-    }
-}
-
-#[test]
-fn a_process_without_dotnet() {
-    let Some(runtime) = one_per_major().pop() else { return };
-    let core = leak(&runtime, CoreSpec::default());
-    // A core of a process without the runtime's files: the names of all mapped files are changed.
-    let mut bytes = must(fs::read(core.path()), "the core");
-    for at in 0..bytes.len().saturating_sub(13).min(1 << 20) {
-        if bytes.get(at..at + 13) == Some(b"libcoreclr.so") {
-            bytes.splice(at..at + 13, *b"libnothing.so");
-        }
-    }
-    let (_scratch, folder) = Dnd::scratch();
-    let path = folder.join("core");
-    must(fs::write(&path, bytes), "can't write");
-    let output = Dnd::new(DND).args(["dump", "analyze"]).arg(&path).args(["-c", "eeversion"]).run();
-    // The runtime may still be found by its symbols, as that of a single-file program.
-    assert!(
-        output.code == Some(3) && output.stderr.contains("no .NET runtime") || output.code == Some(0),
-        "{}",
-        output.stderr
-    );
-}
-
-#[test]
-fn the_newest_core_here_is_opened() {
-    let Some(runtime) = one_per_major().pop() else { return };
-    let core = leak(&runtime, CoreSpec::default());
-    let (_scratch, folder) = Dnd::scratch();
-    let none = Dnd::new(DND).args(["dump", "analyze", "-c", "eeversion"]).dir(&folder).run().fails(3);
-    assert!(none.contains("core_*") && none.contains("hint:"), "{none}");
-    must(fs::write(folder.join("core_20200101_000000"), b""), "can't write");
-    let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
-    let old = must(fs::File::options().append(true).open(folder.join("core_20200101_000000")), "can't open");
-    must(old.set_modified(past), "can't set the time");
-    must(fs::write(folder.join("core_29990101_000000.crashreport.json"), b"{}"), "can't write");
-    must(symlink(core.path(), folder.join("core_20261122_173000")), "can't link");
-    let output = Dnd::new(DND).args(["dump", "analyze", "-c", "eeversion"]).dir(&folder).run();
-    assert!(output.stderr.contains("opening core_20261122_173000"), "{}", output.stderr);
-    assert!(output.success().contains("Workstation mode"));
-}
-
 #[test]
 fn errors_of_commands() {
     let Some(runtime) = one_per_major().pop() else { return };
@@ -477,146 +376,6 @@ fn a_reader_that_goes_away_is_no_error() {
         analyze(&core, &["dumpheap | head -n 2", "dumpheap -stat | grep -c ' Shop.Order$'"]).run().success();
     assert_eq!(output.lines().count(), 3, "{output}");
     assert_eq!(output.lines().last(), Some("1"), "{output}");
-}
-
-#[test]
-fn stacks_of_threads() {
-    for runtime in runtimes() {
-        let core = core(&runtime, "Shapes", &CoreSpec::default());
-        let answer = ask(&core, "clrstack -all");
-        let stacks = answer["threads"].as_array().expect("threads");
-        let truth = core.truth["threads"].as_object().expect("the truth names its threads");
-        assert!(truth.len() > 5);
-        let calls = |os_id: &Value, method: &str| {
-            let stack = stacks.iter().find(|stack| &stack["os_id"] == os_id).expect("a stack");
-            assert_eq!(stack["complete"], true, "{}: {stack}", runtime.version);
-            let frames = stack["frames"].as_array().expect("frames");
-            frames
-                .iter()
-                .any(|f| f["explicit"].is_null() && f["name"].as_str().is_some_and(|n| n.contains(method)))
-        };
-        for (name, thread) in truth {
-            assert!(calls(&thread["os_id"], "Shapes.Program"), "{}: {name}", runtime.version);
-        }
-        // What one thread answers is what it answers among all, and the session remembers which one was chosen.
-        let id = &truth["holder"]["os_id"];
-        assert!(calls(id, "Parked"), "{}", runtime.version);
-        let text =
-            analyze(&core, &[&format!("setthread -t {id}"), "clrstack", "clrstack -c 1"]).run().success();
-        assert_eq!(text.matches("OS Thread Id: ").count(), 2, "{text}");
-        assert!(text.contains("Shapes.Program.Parked()") && text.contains("more frames (-c)"), "{text}");
-        let wrong = analyze(&core, &["setthread 99999"]).run();
-        assert_eq!(wrong.code, Some(3), "{}", wrong.stderr);
-    }
-}
-
-#[test]
-fn locks_and_deadlocks() {
-    for runtime in runtimes() {
-        let version = &runtime.version;
-        let shapes = core(&runtime, "Shapes", &CoreSpec::default());
-        let held = ask(&shapes, "syncblk");
-        let id = |name: &str| &shapes.truth["threads"][name]["managed_id"];
-        for lock in
-            shapes.truth["locks"].as_array().expect("locks").iter().filter(|l| l["kind"] == "sync block")
-        {
-            let blocks = held["blocks"].as_array().expect("blocks");
-            let block = blocks.iter().find(|b| b["type"] == lock["object"]).expect("the lock is held");
-            assert_eq!(
-                &block["owner"]["managed_id"],
-                id(lock["owner"].as_str().expect("a name")),
-                "{version}"
-            );
-            assert_eq!(
-                (&block["waiters"], &block["recursion"]),
-                (&lock["waiters"], &lock["recursion"]),
-                "{version}"
-            );
-        }
-        // Waiting alone is no deadlock.
-        let answer = ask(&shapes, "deadlocks");
-        assert_eq!(answer["cycles"], json!([]), "{version}");
-        let waiting = answer["waiting"].as_array().expect("waiting");
-        let at_gate =
-            |w: &&Value| w["lock"]["type"] == "Shapes.Gate" && &w["lock"]["owner_managed_id"] == id("holder");
-        assert_eq!((waiting.len(), waiting.iter().filter(at_gate).count()), (3, 3), "{version}: {answer}");
-
-        let dead = core(&runtime, "Deadlock", &CoreSpec::default());
-        let id = |name: &str| &dead.truth["threads"][name];
-        let answer = ask(&dead, "deadlocks");
-        let cycles = answer["cycles"].as_array().expect("cycles");
-        let lock = dead.truth["lock"].as_bool().expect("whether");
-        assert_eq!(lock, runtime.major() >= 9);
-        assert_eq!(cycles.len(), if lock { 2 } else { 1 }, "{version}: {answer}");
-        let member = |name: &str| {
-            let found =
-                cycles.iter().flat_map(|c| c.as_array().expect("a cycle")).find(|w| &w["os_id"] == id(name));
-            found.unwrap_or_else(|| panic!("{version}: {name} is in no cycle: {answer}"))
-        };
-        let waits = |name: &str, object: &str, owner: &str, method: &str| {
-            let one = member(name);
-            assert_eq!(
-                (&one["lock"]["type"], &one["lock"]["owner_os_id"]),
-                (&json!(object), id(owner)),
-                "{version}"
-            );
-            assert!(one["frames"].to_string().contains(method), "{version}: {one}");
-        };
-        waits("left", "Deadlock.Right", "right", "Deadlock.Program.TakeRight()");
-        waits("right", "Deadlock.Left", "left", "Deadlock.Program.TakeLeft()");
-        if lock {
-            waits("first", "System.Threading.Lock", "second", "System.Threading.Lock.Enter");
-            waits("second", "System.Threading.Lock", "first", "System.Threading.Lock.Enter");
-        }
-        let behind = answer["waiting"].as_array().expect("waiting");
-        assert_eq!(behind.len(), 1, "{version}: {answer}");
-        assert_eq!(
-            (&behind[0]["os_id"], &behind[0]["lock"]["owner_os_id"]),
-            (id("behind"), id("left")),
-            "{version}"
-        );
-        let text = analyze(&dead, &["deadlocks"]).run().success();
-        assert!(text.starts_with("Deadlock of 2 threads:\n"), "{text}");
-    }
-}
-
-#[test]
-fn exceptions() {
-    for runtime in runtimes() {
-        let version = &runtime.version;
-        let core = core(&runtime, "Shapes", &CoreSpec::default());
-        // The chain that the truth tells: each the inner one of the one before it, all thrown by the same thread.
-        let truth = core.truth["exceptions"].as_array().expect("exceptions");
-        let mut next = named(&core, "exception");
-        for (number, wanted) in truth.iter().enumerate() {
-            let answer = ask(&core, &format!("printexception {next}"));
-            let shown = &answer["exceptions"][0];
-            assert_eq!(
-                (&shown["type"], &shown["message"]),
-                (&wanted["type"], &wanted["message"]),
-                "{version}"
-            );
-            assert!(
-                shown["frames"][0]["name"].as_str().expect("a frame").starts_with("Shapes.Program"),
-                "{shown}"
-            );
-            match shown["inner"]["object"].as_str() {
-                Some(inner) => inner.clone_into(&mut next),
-                None => assert_eq!(number + 1, truth.len(), "{version}: {answer}"),
-            }
-        }
-        let id = &core.truth["threads"]["catcher"]["os_id"];
-        let text = analyze(&core, &[&format!("setthread -t {id}"), "pe"]).run().success();
-        assert!(text.contains("Exception type:   System.InvalidOperationException"), "{version}: {text}");
-        assert!(
-            text.contains("InnerException:   Shapes.ShapeException, Use printexception "),
-            "{version}: {text}"
-        );
-        let list = ask(&core, "dumpexceptions -type ShapeException");
-        assert_eq!(list["exceptions"].as_array().map(Vec::len), Some(1), "{version}: {list}");
-        assert_eq!(list["exceptions"][0]["message"], "in the middle", "{version}");
-        analyze(&core, &[&format!("pe {}", named(&core, "closed delegate"))]).run().fails(3);
-    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use dnd_testkit::Dnd;
 
 use super::DND;
-use super::analyze_transcript::{all_same, is_same, modern, pairs, plain};
+use super::dotnet_dump::{all_same, is_same, modern, pairs, plain};
 
 /// What dnd makes of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

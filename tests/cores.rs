@@ -1,7 +1,8 @@
 //! Every kind of core: what `dump info` says of it, and whether that is true of the commands.
 
+pub(crate) mod rewrite;
+
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,6 +12,7 @@ use dnd_testkit::{
 };
 use serde_json::{Value, json};
 
+use self::rewrite::{Segments, u64_at, with};
 use super::DND;
 
 /// Commands of each part of a dump; none needs an address.
@@ -37,7 +39,7 @@ pub(crate) fn analyze(core: &Path, commands: &[&str]) -> Dnd {
 }
 
 /// Whether `dump info` says that a command suffers so much.
-fn limited(info: &Value, command: &str, severity: &str) -> bool {
+pub(crate) fn limited(info: &Value, command: &str, severity: &str) -> bool {
     let name = command.split(' ').next().unwrap_or(command);
     info["limits"].as_array().is_some_and(|limits| {
         limits.iter().any(|limit| {
@@ -180,107 +182,6 @@ fn cores_of_gdb_and_of_the_kernel() {
             keeps_its_word(&info, &core.path(), &what);
         }
     }
-}
-
-/// A copy of a core in which the files' paths begin otherwise, as if it had been carried to another machine.
-pub(crate) fn carried_away(core: &Path, to: &Path) {
-    let bench = dnd_testkit::bench().path("").to_string_lossy().into_owned();
-    let elsewhere = "/elsewhere".repeat(bench.len() / 10 + 1);
-    renamed(core, to, &bench, elsewhere.get(..bench.len()).unwrap_or_default());
-}
-
-/// A copy of a core in which the mapped files' paths have `new` for `old`, which is as long.
-fn renamed(core: &Path, to: &Path, old: &str, new: &str) {
-    must(fs::copy(core, to), "can't copy");
-    let file = must(File::options().read(true).write(true).open(to), "can't open");
-    for (header, offset, size) in headers(&file) {
-        // Only the notes name the files that the process had mapped.
-        if header[0] != 4 {
-            continue;
-        }
-        let mut notes = vec![0; size as usize];
-        must(file.read_exact_at(&mut notes, offset), "can't read the notes");
-        while let Some(at) = notes.windows(old.len()).position(|bytes| bytes == old.as_bytes()) {
-            notes.splice(at..at + old.len(), new.bytes());
-        }
-        must(file.write_all_at(&notes, offset), "can't write");
-    }
-}
-
-/// A program header, and the offset and size in it.
-type Header = ([u8; 56], u64, u64);
-
-/// The parts of an ELF core that the tests below rearrange.
-struct Segments {
-    bytes: Vec<u8>,
-    headers: Vec<Header>,
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
-}
-
-fn headers(core: &File) -> Vec<Header> {
-    let mut elf = [0; 64];
-    must(core.read_exact_at(&mut elf, 0), "can't read the ELF header");
-    let count = u64::from(u16::from_le_bytes([elf[56], elf[57]]));
-    let table = u64_at(&elf, 32);
-    let header = |i| {
-        let mut header = [0; 56];
-        must(core.read_exact_at(&mut header, table + 56 * i), "can't read a program header");
-        (header, u64_at(&header, 8), u64_at(&header, 32))
-    };
-    (0..count).map(header).collect()
-}
-
-impl Segments {
-    fn of(core: &Path) -> Self {
-        let bytes = must(fs::read(core), "the core");
-        let headers = headers(&must(File::open(core), "can't open the core"));
-        Self { bytes, headers }
-    }
-
-    /// The place in the file of an address.
-    fn offset(&self, address: u64) -> Option<u64> {
-        self.headers.iter().find_map(|(header, offset, size)| {
-            let into = address.checked_sub(u64_at(header, 16))?;
-            (header[0] == 1 && into < *size).then(|| offset + into)
-        })
-    }
-
-    /// Writes the core with other program headers, which are put at the end of the file.
-    fn write(&self, to: &Path, headers: &[[u8; 56]], shift: u64) {
-        let file = must(File::create(to), "can't create");
-        let mut elf = self.bytes[..64].to_vec();
-        let table = shift + (self.bytes.len() as u64).next_multiple_of(8);
-        elf[32..40].copy_from_slice(&table.to_le_bytes());
-        if let Ok(count) = u16::try_from(headers.len())
-            && count < 0xffff
-        {
-            elf[56..58].copy_from_slice(&count.to_le_bytes());
-        } else {
-            // The number stands in the first section header.
-            elf[56..58].copy_from_slice(&0xffffu16.to_le_bytes());
-            let sections = table + 56 * headers.len() as u64;
-            elf[40..48].copy_from_slice(&sections.to_le_bytes());
-            elf[58..60].copy_from_slice(&64u16.to_le_bytes());
-            elf[60..62].copy_from_slice(&1u16.to_le_bytes());
-            let mut section = [0; 64];
-            section[44..48].copy_from_slice(&(headers.len() as u32).to_le_bytes());
-            must(file.write_all_at(&section, sections), "can't write");
-        }
-        must(file.write_all_at(&elf, 0), "can't write");
-        must(file.write_all_at(&self.bytes[64..], shift + 64), "can't write");
-        must(file.write_all_at(&headers.concat(), table), "can't write");
-    }
-}
-
-fn with(header: &[u8; 56], fields: &[(usize, u64)]) -> [u8; 56] {
-    let mut header = *header;
-    for &(at, value) in fields {
-        header[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    }
-    header
 }
 
 #[test]
@@ -434,101 +335,6 @@ fn cut_off_at_many_places() {
             }
         }
     }
-}
-
-#[test]
-fn a_dump_without_anything_to_say() {
-    let (_scratch, folder) = Dnd::scratch();
-    let path = folder.join("core");
-    let dnd = must(fs::read(DND), "the binary");
-    for (bytes, code, words) in [
-        (&b""[..], 6, "is empty"),
-        (b"hello, this is no core\n", 5, "not an ELF file"),
-        (&dnd, 5, "not a core dump"),
-        (b"MDMP and more", 5, "a Windows minidump"),
-    ] {
-        must(fs::write(&path, bytes), "can't write");
-        let error = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&path).run().fails(code);
-        assert!(error.contains(words), "{error}");
-    }
-    let error = Dnd::new(DND).args(["dump", "info", "/nonexistent/core"]).run().fails(3);
-    assert!(error.contains("/nonexistent/core"), "{error}");
-    // Of a process that has nothing to do with .NET.
-    let mut sleeper = must(Command::new("sleep").arg("600").spawn(), "can't run sleep");
-    let written =
-        Command::new("gcore").arg("-o").arg(folder.join("sleep")).arg(sleeper.id().to_string()).output();
-    let _ = sleeper.kill();
-    let _ = sleeper.wait();
-    if !written.is_ok_and(|output| output.status.success()) {
-        return skip("a core without .NET: gcore does not work on this machine");
-    }
-    let path = folder.join(format!("sleep.{}", sleeper.id()));
-    let output = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&path).run();
-    assert_eq!(output.code, Some(3), "{}", output.stderr);
-    let info: Value = must(serde_json::from_str(&output.stdout), "info");
-    assert_eq!((&info["runtime"], &info["dump"]["kind"]), (&Value::Null, &json!("unknown")), "{info}");
-    assert_eq!(info["process"]["arguments"], json!(["sleep", "600"]), "{info}");
-    assert!(info["problem"]["text"].to_string().contains("no .NET runtime"), "{info}");
-    assert!(limited(&info, "dumpheap", "unavailable"), "{info}");
-}
-
-#[test]
-fn a_runtime_that_nobody_knows() {
-    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 8) {
-        let core = leak(&runtime, CoreSpec::default());
-        let mut segments = Segments::of(&core.path());
-        let place = {
-            use dnd_memory::{Core, ElfImage, Memory, Target};
-            let core = must(Core::open(&core.path()), "the core");
-            let mapping = core.mappings().iter().find(|m| m.offset == 0 && m.file_name() == "libcoreclr.so");
-            let base = mapping.map_or(0, |mapping| mapping.start);
-            let image = must(ElfImage::at(&core, base), "the image");
-            let table =
-                must(image.symbol(&core, "g_dacTable"), "its symbols").map_or(0, |table| table.address);
-            let value = table - image.bias();
-            let entry = image.range().step_by(8).find(|&at| core.u64(at) == Ok(value)).unwrap_or_default();
-            segments.offset(entry + 8).unwrap_or_default() as usize
-        };
-        segments.bytes[place..place + 8].copy_from_slice(&4000u64.to_le_bytes());
-        let (_scratch, folder) = Dnd::scratch();
-        let path = folder.join("core");
-        must(fs::write(&path, &segments.bytes), "can't write");
-        // Without the runtime's file there is no descriptor, either.
-        carried_away_in_place(&path);
-        let output = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&path).run();
-        assert_eq!(output.code, Some(5), "{}: {}", runtime.version, output.stderr);
-        let info: Value = must(serde_json::from_str(&output.stdout), "info");
-        let problem = info["problem"]["text"].as_str().unwrap_or_default();
-        assert!(problem.contains("4000 bytes") && problem.contains(&runtime.version), "{info}");
-        assert_eq!(info["process"]["pid"], core.pid, "{info}");
-        let error = analyze(&path, &["dumpheap -stat"]).run().fails(5);
-        assert!(error.contains("4000 bytes") && error.contains("docs/new-runtime.md"), "{error}");
-    }
-}
-
-/// .NET 7 by its folder: its table is not taken for another version's, and what can be done is said.
-#[test]
-fn a_version_without_a_table() {
-    let Some(runtime) = one_per_major().into_iter().find(|runtime| runtime.major() == 8) else { return };
-    let core = leak(&runtime, CoreSpec::default());
-    let (_scratch, folder) = Dnd::scratch();
-    let path = folder.join("core");
-    renamed(&core.path(), &path, "Microsoft.NETCore.App/8.", "Microsoft.NETCore.App/7.");
-    let output = Dnd::new(DND).args(["dump", "info", "--json"]).arg(&path).run();
-    assert_eq!(output.code, Some(5), "{}", output.stderr);
-    let info: Value = must(serde_json::from_str(&output.stdout), "info");
-    let version = runtime.version.replacen('8', "7", 1);
-    assert!(info["problem"]["text"].as_str().unwrap_or_default().contains(&version), "{info}");
-    assert_eq!(info["process"]["pid"], core.pid, "{info}");
-    let error = analyze(&path, &["dumpheap -stat"]).run().fails(5);
-    assert!(error.contains(".NET 7 there is no table") && error.contains("libmscordaccore.so"), "{error}");
-}
-
-fn carried_away_in_place(path: &Path) {
-    let original = path.with_extension("original");
-    must(fs::rename(path, &original), "can't rename");
-    carried_away(&original, path);
-    must(fs::remove_file(original), "can't remove");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use dnd_testkit::{
 use serde_json::{Value, json};
 
 use super::DND;
-use super::cores::{COMMANDS, analyze, carried_away, info, keeps_its_word, leak, orders};
+use super::cores::rewrite::carried_away;
+use super::cores::{COMMANDS, analyze, info, keeps_its_word, leak, orders};
 
 #[test]
 fn module_files_elsewhere() {

@@ -1,242 +1,24 @@
 //! Managed stacks and stack roots against Microsoft's own library: every frame (instruction pointer, stack pointer,
 //! method, name), every explicit frame, every slot, on real cores of every runtime at hand.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
+mod printed;
+mod truth;
 
-use dnd_clr::stack::{ExplicitKind, FrameKind, Reference, ReferenceSlot, Stack};
+use std::collections::BTreeSet;
+use std::fs;
+
+use dnd_clr::stack::{FrameKind, Reference, ReferenceSlot};
 use dnd_clr::threads::Thread;
-use dnd_clr::{Progress, Root, RootKind, Runtime, StackRoots};
-use dnd_memory::{Core as CoreFile, FileOptions, WithFiles};
+use dnd_clr::{Progress, Root, RootKind, StackRoots};
 use dnd_testkit::{
     By, Core, CoreSpec, Dnd, Kind, core, crash_core, kernel_cores, must, one_per_major, oracle_for, runtime,
-    runtimes, shared_core, single_files, skip,
+    runtimes, shared_core, single_file_cores, skip,
 };
 use serde_json::Value;
 
+use self::printed::{clrstack_lines, gcroot_slots, listed};
+use self::truth::{Threads, against, against_oracle, compare, explicit, managed, unlisted, with_runtime};
 use super::DND;
-
-/// (instruction pointer, stack pointer, method, name)
-type Managed = (u64, u64, u64, String);
-/// (place, value, interior, pinned, instruction pointer)
-type Slot = (String, u64, bool, bool, u64);
-
-fn with_runtime<T>(path: &Path, files: bool, then: impl FnOnce(&Runtime<'_>) -> T) -> T {
-    let core = must(CoreFile::open(path), path.display());
-    // Cores of gdb hold nothing that an assembly could be held against.
-    let options = FileOptions { local: files, unchecked: files, ..FileOptions::default() };
-    let target = WithFiles::new(core, options);
-    then(&must(Runtime::open(&target), path.display()))
-}
-
-fn managed(runtime: &Runtime<'_>, stack: &Stack) -> Vec<Managed> {
-    let row = |(frame, code): (&dnd_clr::stack::Frame, &dnd_clr::code::Code)| {
-        (frame.ip, frame.sp, code.method, runtime.method_name(code.method))
-    };
-    stack.managed().map(row).collect()
-}
-
-fn explicit(stack: &Stack) -> Vec<(u64, String)> {
-    let row = |frame: &dnd_clr::stack::Frame| match frame.kind {
-        FrameKind::Explicit { kind, address, .. } => Some((address, kind.name().to_owned())),
-        _ => None,
-    };
-    stack.frames.iter().filter_map(row).collect()
-}
-
-fn hex(value: &Value) -> u64 {
-    let text = value.as_str().unwrap_or("0").trim_start_matches("0x");
-    must(u64::from_str_radix(text, 16), value)
-}
-
-fn threads(answer: &Value) -> BTreeMap<u32, &Value> {
-    let rows = answer.as_array().unwrap_or_else(|| panic!("no answer: {answer}"));
-    let id = |row: &Value| row["os_id"].as_u64().unwrap_or(0) as u32;
-    rows.iter().map(|row| (id(row), row)).filter(|(id, _)| *id != 0).collect()
-}
-
-fn their_frames(row: &Value) -> (Vec<Managed>, Vec<(u64, String)>) {
-    let (mut frames, mut explicit) = (Vec::new(), Vec::new());
-    for frame in row["frames"].as_array().into_iter().flatten() {
-        let name = |key: &str| frame[key].as_str().unwrap_or_default().to_owned();
-        match frame["kind"].as_str() {
-            Some("managed") => {
-                frames.push((
-                    hex(&frame["ip"]),
-                    hex(&frame["sp"]),
-                    hex(&frame["method_desc"]),
-                    name("method"),
-                ));
-            }
-            Some("frame") => explicit.push((hex(&frame["frame"]), name("frame_name"))),
-            _ => {}
-        }
-    }
-    (frames, explicit)
-}
-
-fn their_slots(row: &Value) -> Vec<Slot> {
-    let mut slots: Vec<Slot> = Vec::new();
-    for slot in row["references"].as_array().into_iter().flatten() {
-        let place = match hex(&slot["address"]) {
-            0 => slot["register"].as_str().unwrap_or("?").to_owned(),
-            address => format!("{address:x}"),
-        };
-        let flag = |key: &str| slot[key].as_bool().unwrap_or(false);
-        slots.push((place, hex(&slot["object"]), flag("interior"), flag("pinned"), hex(&slot["source"])));
-    }
-    slots.sort();
-    slots
-}
-
-/// What the DAC does not list: references of native code since 5, what keeps running code, arguments of calls that
-/// have not begun.
-fn unlisted(major: u8, reference: &Reference) -> bool {
-    let native = major >= 5 && reference.slot == ReferenceSlot::Explicit(ExplicitKind::GCFrame);
-    native || reference.slot == ReferenceSlot::Code || reference.conservative
-}
-
-fn our_slots(major: u8, references: &[Reference]) -> Vec<Slot> {
-    let row = |r: &Reference| {
-        let place = if r.address == 0 { r.slot.to_string() } else { format!("{:x}", r.address) };
-        (place, r.value, r.interior, r.pinned, r.ip)
-    };
-    let mut slots: Vec<Slot> = references.iter().filter(|r| !unlisted(major, r)).map(row).collect();
-    slots.sort();
-    slots
-}
-
-/// Which differences a core may have.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Threads {
-    /// All threads wait: none.
-    Wait,
-    /// Some run. Where one stands in native code that has pushed no explicit frame, the DAC sees less of its stack; where
-    /// it was stopped by the runtime, it does not list what the method that has just returned gave back.
-    Run,
-}
-
-struct Compared {
-    frames: usize,
-    slots: usize,
-}
-
-fn compare(what: &str, path: &Path, stacks: &Value, roots: Option<&Value>, how: Threads) -> Compared {
-    with_runtime(path, true, |runtime| {
-        let major = runtime.major();
-        let stacks = threads(stacks);
-        let roots = roots.map(threads);
-        let mut compared = Compared { frames: 0, slots: 0 };
-        for (&id, row) in &stacks {
-            let thread = runtime.thread_by_os_id(id).unwrap_or_else(|| panic!("{what}: no thread {id}"));
-            let stack = runtime.stack(thread);
-            let (frames, chain) = their_frames(row);
-            let ours = managed(runtime, &stack);
-            compared.frames += frames.len();
-            let sees_less = how == Threads::Run && frames.len() < ours.len() && is_within(&frames, &ours);
-            if !sees_less {
-                assert_eq!(ours, frames, "{what}: thread {id}, ends at {}", stack.end);
-                assert_eq!(explicit(&stack), chain, "{what}: thread {id}");
-                assert!(stack.end.is_complete(), "{what}: thread {id} ends at {}", stack.end);
-            }
-            let Some(row) = roots.as_ref().and_then(|roots| roots.get(&id)) else { continue };
-            compared.slots +=
-                compare_slots(what, runtime, thread, row, major, sees_less || how == Threads::Run);
-        }
-        compared
-    })
-}
-
-/// The rows of `part`, in order, among those of `all`.
-fn is_within<T: PartialEq>(part: &[T], all: &[T]) -> bool {
-    let mut all = all.iter();
-    part.iter().all(|row| all.any(|other| other == row))
-}
-
-fn compare_slots(
-    what: &str,
-    runtime: &Runtime<'_>,
-    thread: &Thread,
-    row: &Value,
-    major: u8,
-    more: bool,
-) -> usize {
-    let found = runtime.stack_references(thread);
-    let id = thread.os_id;
-    assert!(more || found.problem.is_none(), "{what}: thread {id}: {:?}", found.problem);
-    let theirs = their_slots(row);
-    let count = theirs.len();
-    if major == 9 && takes_handler_for_unwound(runtime, thread, &theirs) {
-        // Now and then the DAC of 9 takes a handler and all that it has called for unwound, and gives the slots of the
-        // handler's method for the method's own frame instead.
-        let ours: BTreeSet<(String, u64)> =
-            our_slots(major, &found.references).into_iter().map(|slot| (slot.0, slot.1)).collect();
-        // At the place where a method's own frame threw, other slots may be live than in the handler.
-        let stack = runtime.stack(thread);
-        let own: BTreeSet<u64> = stack
-            .managed()
-            .skip_while(|(_, code)| !code.funclet)
-            .skip(1)
-            .map(|(frame, _)| frame.ip)
-            .collect();
-        assert!(
-            theirs.iter().all(|slot| own.contains(&slot.4) || ours.contains(&(slot.0.clone(), slot.1))),
-            "{what}: thread {id}: {theirs:x?}"
-        );
-        return count;
-    }
-    let mut ours = our_slots(major, &found.references);
-    let mut left = Vec::new();
-    for slot in theirs {
-        let same = |other: &Slot| {
-            // The DAC of 3.1 gives the object that an inner pointer points into.
-            let value = other.1 == slot.1 || major < 5 && slot.2;
-            value && (&other.0, other.2, other.3, other.4) == (&slot.0, slot.2, slot.3, slot.4)
-        };
-        match ours.iter().position(same) {
-            Some(index) => drop(ours.swap_remove(index)),
-            None => left.push(slot),
-        }
-    }
-    // Arguments of a call that has not begun: the DAC knows the signature, we take all that are objects.
-    left.retain(|slot| {
-        !found.references.iter().any(|r| r.conservative && format!("{:x}", r.address) == slot.0)
-    });
-    if more {
-        ours.clear();
-    }
-    if major < 5 {
-        // The DAC of 3.1 knows no registers of frames behind a HelperMethodFrame.
-        ours.retain(|slot| slot.0.starts_with(|c: char| c.is_ascii_digit()) || !slot.0.starts_with('r'));
-    }
-    assert!(
-        left.is_empty() && ours.is_empty(),
-        "{what}: thread {id}: only the DAC {left:x?}, only we {ours:x?}"
-    );
-    count
-}
-
-/// Whether the slots are none of those of the frames up to the innermost handler.
-fn takes_handler_for_unwound(runtime: &Runtime<'_>, thread: &Thread, theirs: &[Slot]) -> bool {
-    let stack = runtime.stack(thread);
-    let handler = stack.managed().position(|(_, code)| code.funclet);
-    let inner: Vec<u64> =
-        stack.managed().take(handler.map_or(0, |i| i + 1)).map(|(frame, _)| frame.ip).collect();
-    handler.is_some() && theirs.iter().all(|slot| !inner.contains(&slot.4))
-}
-
-fn against_oracle(what: &str, core: &Core, roots: bool, how: Threads) -> Option<Compared> {
-    against(what, core, None, roots, how)
-}
-
-/// The same with another library than the one beside the runtime.
-fn against(what: &str, core: &Core, dac: Option<&Path>, roots: bool, how: Threads) -> Option<Compared> {
-    let stacks = oracle_for(&core.path(), dac, &["stacks"])?;
-    let roots = if roots { Some(oracle_for(&core.path(), dac, &["roots"])?) } else { None };
-    let roots = roots.as_ref().map(|roots| &roots["roots"]);
-    Some(compare(what, &core.path(), &stacks["stacks"], roots, how))
-}
 
 fn stacks_app(version: &dnd_testkit::Runtime, mode: &str) -> Core {
     let arena = ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned());
@@ -353,16 +135,9 @@ fn dumps_of_the_stacks_alone() {
 
 #[test]
 fn programs_in_a_single_file() {
-    for program in single_files().into_iter().filter(|program| !program.native_aot()) {
-        let version = program.name.rsplit('-').next().unwrap_or_default();
-        let Some(framework) = runtime(version) else { continue };
-        let dac = framework.framework().join("libmscordaccore.so");
-        for by in [By::Createdump, By::Gcore] {
-            let Some(core) = program.core(by) else { continue };
-            let what = format!("{} {by:?}", program.name);
-            let Some(compared) = against(&what, &core, Some(&dac), true, Threads::Wait) else { return };
-            assert!(compared.frames > 0, "{what}: {} frames", compared.frames);
-        }
+    for (what, core, dac) in single_file_cores() {
+        let Some(compared) = against(&what, &core, Some(&dac), true, Threads::Wait) else { return };
+        assert!(compared.frames > 0, "{what}: {} frames", compared.frames);
     }
 }
 
@@ -411,39 +186,6 @@ fn a_stack_overflow() {
             assert_eq!(runtime.method_name(frames[frames.len() - 1].1.method), expected[0], "{version}");
         });
     }
-}
-
-/// What ClrMD said on the target: THREAD, FRAME (sp, ip, kind, frame, method), SROOT (address, object, flags, ...).
-#[derive(Default)]
-struct Listed {
-    managed: Vec<(u64, u64, String)>,
-    explicit: Vec<(u64, String)>,
-    slots: BTreeSet<(u64, u64)>,
-}
-
-fn listed(path: &Path) -> BTreeMap<u32, Listed> {
-    let text = must(fs::read_to_string(path), path.display());
-    let mut threads: BTreeMap<u32, Listed> = BTreeMap::new();
-    let mut current = 0;
-    for line in text.lines() {
-        let words: Vec<&str> = line.split('\t').collect();
-        let address = |i: usize| must(u64::from_str_radix(words[i], 16), line);
-        let thread = threads.entry(current).or_default();
-        match words[0] {
-            "THREAD" => {
-                current = must(words[2].parse(), line);
-                threads.entry(current).or_default();
-            }
-            "FRAME" if words[3] == "ManagedMethod" => {
-                thread.managed.push((address(2), address(1), words[5].to_owned()));
-            }
-            "FRAME" => thread.explicit.push((address(1), words[4].to_owned())),
-            "SROOT" => drop(thread.slots.insert((address(1), address(2)))),
-            _ => {}
-        }
-    }
-    threads.remove(&0);
-    threads
 }
 
 #[test]
@@ -519,47 +261,6 @@ fn as_dotnet_dump_printed_them() {
             assert!(known.contains(&slot), "{slot:x?}");
         }
     });
-}
-
-/// Lines of `clrstack -all`: (child SP, IP, call site without source).
-fn clrstack_lines(text: &str) -> Vec<(u64, u64, String)> {
-    let part =
-        text.split("\n> clrstack -all\n").nth(1).and_then(|t| t.split("\n> ").next()).expect("clrstack -all");
-    let row = |line: &str| {
-        let (sp, rest) = line.split_at_checked(16)?;
-        let (ip, site) = rest.trim_start().split_at_checked(16)?;
-        let number = |text: &str| u64::from_str_radix(text, 16).ok();
-        // `Method(...) [/src/File.cs @ 7]`, `[InlinedCallFrame: 00007f…] Method(...)`.
-        let site = match site.trim().strip_prefix('[') {
-            Some(frame) => format!("[{}]", frame.split_once(']')?.0),
-            None => site.split(" [/").next()?.trim().to_owned(),
-        };
-        Some((number(sp)?, number(ip)?, site))
-    };
-    part.lines().filter_map(row).collect()
-}
-
-/// The stack slots in all `gcroot` answers: (SP, slot, address, object).
-fn gcroot_slots(text: &str) -> BTreeSet<(u64, String, u64, u64)> {
-    let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    let mut slots = BTreeSet::new();
-    let mut frame = None;
-    let lines: Vec<&str> = text.lines().collect();
-    for pair in lines.windows(2) {
-        let words: Vec<&str> = pair[0].split_whitespace().collect();
-        let indent = pair[0].len() - pair[0].trim_start().len();
-        match (indent, words.as_slice()) {
-            (4, [sp, _, _, ..]) => frame = number(sp),
-            (8, [slot, address, ..]) if slot.starts_with("rbp") || slot.starts_with("rsp") => {
-                let object = pair[1].split_whitespace().nth(1).and_then(number);
-                if let (Some(sp), Some(address), Some(object)) = (frame, number(address), object) {
-                    slots.insert((sp, slot.trim_end_matches(':').to_owned(), address, object));
-                }
-            }
-            _ => {}
-        }
-    }
-    slots
 }
 
 #[test]

@@ -51,6 +51,7 @@ mod sequence;
 mod stacks;
 mod tables;
 mod value;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

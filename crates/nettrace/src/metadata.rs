@@ -1,8 +1,12 @@
 //! Descriptions of events: names, and the fields of their payloads.
 
+use std::collections::HashMap;
+
 use crate::cursor::{Cursor, OutOfBytes};
 use crate::error::Damage;
 
+/// Real programs have a few thousand event types at most.
+const MOST_TYPES: usize = 1 << 17;
 /// Real types nest three or four deep.
 const DEEPEST: usize = 16;
 
@@ -39,6 +43,42 @@ impl EventType {
         opcode: None,
         fields: Vec::new(),
     };
+}
+
+/// The types that a stream has described so far, by the ids that it gave them.
+#[derive(Debug, Default)]
+pub(crate) struct EventTypes {
+    types: Vec<EventType>,
+    index: HashMap<u32, usize>,
+}
+
+impl EventTypes {
+    pub(crate) fn add(&mut self, id: u32, event_type: EventType) -> Result<(), Damage> {
+        // Told again: a stream may do so for as long as it lasts.
+        if self.find(id).and_then(|index| self.get(index)) == Some(&event_type) {
+            return Ok(());
+        }
+        if self.types.len() >= MOST_TYPES {
+            return Err(Damage::TooMany(MOST_TYPES));
+        }
+        self.index.insert(id, self.types.len());
+        self.types.push(event_type);
+        Ok(())
+    }
+
+    /// Where the type with an id is; it stays there until [`Self::clear`].
+    pub(crate) fn find(&self, id: u32) -> Option<usize> {
+        self.index.get(&id).copied()
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&EventType> {
+        self.types.get(index)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.types.clear();
+        self.index.clear();
+    }
 }
 
 /// A field of a payload.

@@ -1,7 +1,6 @@
 //! From bytes to items.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::blob::{self, Encoding, Header};
 use crate::clock::TraceInfo;
@@ -9,16 +8,11 @@ use crate::container::{Block, BlockKind, Container, Next};
 use crate::cursor::{Cursor, OutOfBytes};
 use crate::error::{Damage, Error};
 use crate::event::{Dropped, Event, Item, Stack, Statistics};
-use crate::metadata::{self, EventType};
+use crate::metadata::{self, EventType, EventTypes};
 use crate::sequence::Sequences;
 use crate::stacks::Stacks;
 use crate::tables::Tables;
-
-/// Real programs have a few thousand event types at most.
-const MOST_TYPES: usize = 1 << 17;
-/// How much may wait for its turn; real streams stay below a tenth of it.
-const MOST_WAITING: usize = 1 << 20;
-const MOST_WAITING_BYTES: usize = 64 << 20;
+use crate::waiting::{Record, Waiting};
 
 /// The order in which events are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +29,7 @@ pub struct Parser {
     order: Order,
     container: Container,
     trace: Option<TraceInfo>,
-    types: Vec<EventType>,
-    type_index: HashMap<u32, usize>,
+    types: EventTypes,
     stacks: Stacks,
     sequences: Sequences,
     tables: Tables,
@@ -67,64 +60,6 @@ struct Current {
     header: Header,
 }
 
-/// An event by its places.
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    header: Header,
-    event_type: usize,
-    payload: (usize, usize),
-    /// Whether the payload is in the container's buffer or was set aside.
-    set_aside: bool,
-}
-
-/// Events that wait for their turn.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// Time and index of each; equal times keep the order in which they were written.
-    heap: BinaryHeap<Reverse<(u64, usize)>>,
-    records: Vec<Record>,
-    payloads: Vec<u8>,
-    /// Events up to this time may go out.
-    until: Option<u64>,
-}
-
-impl Waiting {
-    fn push(&mut self, mut record: Record, payload: &[u8]) {
-        let start = self.payloads.len();
-        self.payloads.extend_from_slice(payload);
-        record.payload = (start, self.payloads.len());
-        record.set_aside = true;
-        self.heap.push(Reverse((record.header.timestamp, self.records.len())));
-        self.records.push(record);
-    }
-
-    fn pop(&mut self) -> Option<Record> {
-        let until = self.until?;
-        match self.heap.peek() {
-            Some(&Reverse((time, index))) if time <= until => {
-                self.heap.pop();
-                self.records.get(index).copied()
-            }
-            _ => {
-                self.until = None;
-                None
-            }
-        }
-    }
-
-    /// Gives memory back for new events, once nothing waits.
-    fn reclaim(&mut self) {
-        if self.heap.is_empty() {
-            self.records.clear();
-            self.payloads.clear();
-        }
-    }
-
-    fn overfull(&self) -> bool {
-        self.records.len() >= MOST_WAITING || self.payloads.len() >= MOST_WAITING_BYTES
-    }
-}
-
 impl Parser {
     /// A parser for one stream.
     #[must_use]
@@ -133,8 +68,7 @@ impl Parser {
             order,
             container: Container::new(),
             trace: None,
-            types: Vec::new(),
-            type_index: HashMap::new(),
+            types: EventTypes::default(),
             stacks: Stacks::default(),
             sequences: Sequences::default(),
             tables: Tables::default(),
@@ -229,7 +163,7 @@ impl Parser {
                 }
             }
             // Nothing more will come.
-            if !self.waiting.heap.is_empty() {
+            if !self.waiting.is_empty() {
                 self.waiting.until = Some(u64::MAX);
                 continue;
             }
@@ -241,7 +175,7 @@ impl Parser {
         self.statistics.events += 1;
         let (start, end) = record.payload;
         let payload = if record.set_aside {
-            self.waiting.payloads.get(start..end).unwrap_or_default()
+            self.waiting.payload(record.payload)
         } else {
             self.container.bytes(start, end)
         };
@@ -392,7 +326,7 @@ impl Parser {
         }
         let (writer, metadata) = (header.capture_thread, header.metadata);
         self.dropped(writer, lost);
-        let Some(&event_type) = self.type_index.get(&metadata) else {
+        let Some(event_type) = self.types.find(metadata) else {
             self.damaged(block, Damage::UnknownMetadata(metadata));
             return None;
         };
@@ -463,16 +397,8 @@ impl Parser {
     }
 
     fn add_type(&mut self, block: Block, read: Result<(u32, EventType), Damage>) {
-        match read {
-            // Told again: a stream may do so for as long as it lasts.
-            Ok((id, ref event_type))
-                if self.type_index.get(&id).and_then(|&index| self.types.get(index)) == Some(event_type) => {}
-            Ok(_) if self.types.len() >= MOST_TYPES => self.damaged(block, Damage::TooMany(MOST_TYPES)),
-            Ok((id, event_type)) => {
-                self.type_index.insert(id, self.types.len());
-                self.types.push(event_type);
-            }
-            Err(damage) => self.damaged(block, damage),
+        if let Err(damage) = read.and_then(|(id, event_type)| self.types.add(id, event_type)) {
+            self.damaged(block, damage);
         }
     }
 
@@ -517,7 +443,6 @@ impl Parser {
             }
             if flags & 2 != 0 {
                 self.types.clear();
-                self.type_index.clear();
             }
         }
     }

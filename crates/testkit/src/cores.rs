@@ -14,10 +14,10 @@ use xtask::runtimes::{Runtime, shared_folder};
 use xtask::{Result, apps, run};
 
 use crate::target::single_file;
-use crate::{SingleFile, Target, TargetBuilder, bench, must, runtimes, skip};
+use crate::{Target, TargetBuilder, bench, must, runtimes, skip};
 
 /// Changes whenever cores come out differently for the same app and [`CoreSpec`].
-const RECIPE: u32 = 1;
+pub(crate) const RECIPE: u32 = 1;
 /// The cores kept in the bench may take this much; the longest unused go first.
 const KEEP_BYTES: u64 = 12 << 30;
 /// A core used this lately is never removed: a test may be about to open it.
@@ -194,37 +194,8 @@ pub fn single_file_core(app: &str, args: &[&str], by: By) -> Core {
     must(made, format_args!("no core of {app}"))
 }
 
-impl SingleFile {
-    /// A core of it with all memory; see [`Self::core_of`].
-    #[track_caller]
-    pub fn core(&self, by: By) -> Option<Core> {
-        self.core_of(Kind::Full, by)
-    }
-
-    /// A core of it. Its own runtime has no createdump, so one of the same major is borrowed. `None`, with a visible skip,
-    /// when the bench has none.
-    #[track_caller]
-    pub fn core_of(&self, kind: Kind, by: By) -> Option<Core> {
-        let version = self.name.rsplit('-').next().unwrap_or_default();
-        let major = version.split('.').next().unwrap_or_default();
-        let lender = runtimes().into_iter().rev().find(|runtime| runtime.major().to_string() == major);
-        let Some(lender) = lender else {
-            skip(format_args!(
-                "a core of {}: the bench has no runtime {major} to lend its createdump",
-                self.name
-            ));
-            return None;
-        };
-        let small = if kind == Kind::Full { String::new() } else { format!("-{kind:?}") };
-        let key = format!("{}-{by:?}{small}-r{RECIPE}", self.name).to_lowercase();
-        let write = |target: &mut Target, to: &Path| write_core(&lender.createdump(), kind, by, target, to);
-        let made = kept(&key, None, |to| living(self.builder(10), to, write));
-        Some(must(made, format_args!("no core of {}", self.name)))
-    }
-}
-
 /// A core that `write` makes of a process that is ready and waits: its id, and what it said of itself.
-fn living(
+pub(crate) fn living(
     target: TargetBuilder,
     to: &Path,
     write: impl FnOnce(&mut Target, &Path) -> Result<()>,
@@ -236,7 +207,7 @@ fn living(
 }
 
 /// Makes or finds the directory `cores/key` with `core` and `truth.json`.
-fn kept(
+pub(crate) fn kept(
     key: &str,
     runtime: Option<&Runtime>,
     make: impl FnOnce(&Path) -> Result<(u32, Value)>,
@@ -261,7 +232,13 @@ fn kept(
 }
 
 /// Has a core of a process written by a program that is not ours.
-fn write_core(createdump: &Path, kind: Kind, by: By, target: &mut Target, to: &Path) -> Result<()> {
+pub(crate) fn write_core(
+    createdump: &Path,
+    kind: Kind,
+    by: By,
+    target: &mut Target,
+    to: &Path,
+) -> Result<()> {
     let pid = target.pid().to_string();
     match by {
         By::Createdump => {

@@ -34,6 +34,7 @@ pub mod nettrace;
 mod oracle;
 mod pty;
 mod redact;
+mod single_file;
 mod target;
 mod transcript;
 
@@ -46,7 +47,8 @@ pub use cores::{
 pub use oracle::{entries_oracle, loader_oracle, oracle, oracle_for};
 pub use pty::{Key, Screen};
 pub use redact::Redactor;
-pub use target::{SingleFile, Target, TargetBuilder, single_files};
+pub use single_file::{SingleFile, single_file_cores, single_files};
+pub use target::{Target, TargetBuilder};
 pub use transcript::{Step, Transcript};
 pub use xtask::bench::{Bench, Scratch};
 pub use xtask::runtimes::Runtime;

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use xtask::bench::{Scratch, names_in};
-use xtask::runtimes::{DEBUGGEES, Runtime};
+use xtask::runtimes::Runtime;
 use xtask::{apps, run, workspace};
 
 use crate::lines::Captured;
@@ -50,14 +50,14 @@ impl Target {
         let dll = must(apps::ensure(bench(), app), format_args!("no debuggee {app}"));
         let mut command = runtime.dotnet();
         command.arg(dll);
-        TargetBuilder { command, tmp: None, container: false }
+        TargetBuilder::new(command)
     }
 
     /// The app on .NET 10.0.11, in a single file (a simple app: the framework in it is trimmed). Unlike the programs of
     /// [`single_files`], it is on every machine.
     #[track_caller]
     pub fn single_file(app: &str) -> TargetBuilder {
-        TargetBuilder { command: single_file(app), tmp: None, container: false }
+        TargetBuilder::new(single_file(app))
     }
 
     /// Its process id, as seen from here.
@@ -176,6 +176,10 @@ impl Drop for Target {
 }
 
 impl TargetBuilder {
+    pub(crate) fn new(command: Command) -> Self {
+        Self { command, tmp: None, container: false }
+    }
+
     /// Adds arguments of the app.
     #[must_use]
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -350,41 +354,4 @@ fn only_child(parent: u32) -> u32 {
 
 fn nix_pid(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX))
-}
-
-/// A program that brings its runtime along, of ../shared/dotnet (source: its Service.cs).
-#[derive(Debug, Clone)]
-pub struct SingleFile {
-    /// `singlefile-8.0.33`, `nativeaot-10.0.12`, ...
-    pub name: String,
-    /// The program.
-    pub path: PathBuf,
-}
-
-impl SingleFile {
-    /// No CoreCLR inside: nothing of its heap can be read, but it answers on the diagnostics socket.
-    pub fn native_aot(&self) -> bool {
-        self.name.starts_with("nativeaot-")
-    }
-
-    /// A target of it; `leak_rate` objects a second are leaked. [`Target::truth`] is a string: its version.
-    pub fn builder(&self, leak_rate: u32) -> TargetBuilder {
-        let mut command = Command::new(&self.path);
-        command.arg(leak_rate.to_string()).env("DOTNET_SYSTEM_GLOBALIZATION_INVARIANT", "1");
-        TargetBuilder { command, tmp: None, container: false }
-    }
-}
-
-/// The single-file and NativeAOT programs; none, with a visible skip, where ../shared/dotnet is absent.
-pub fn single_files() -> Vec<SingleFile> {
-    let dir = bench().path(DEBUGGEES);
-    let program = |name: String| {
-        let path = dir.join(&name).join("Service");
-        path.is_file().then_some(SingleFile { name, path })
-    };
-    let all: Vec<_> = names_in(&dir).into_iter().filter_map(program).collect();
-    if all.is_empty() {
-        skip("single-file and NativeAOT programs: they come from ../shared/dotnet, which is absent");
-    }
-    all
 }

@@ -28,6 +28,7 @@ pub(crate) struct Options {
 }
 
 /// What came of one line.
+#[derive(Clone, Copy)]
 enum Done {
     Next,
     Failed(Kind),

@@ -3,107 +3,30 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+mod server;
+mod sessions;
+
 use std::io::{Read, Write};
-use std::num::NonZeroU32;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
+use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use dnd_contract::{Explain, Kind};
 use dnd_ipc::codec::Request;
 use dnd_ipc::{
-    Connection, DumpFlags, DumpRequest, DumpType, Endpoint, Error, EventLevel, HResult, Provider,
-    ReversePort, Rundown, SessionId, SessionRequest, generate_core_dump, process_environment, process_info,
-    resume_runtime, set_environment_variable, start_session,
+    Connection, DumpFlags, DumpRequest, DumpType, Endpoint, Error, HResult, ReversePort, SessionRequest,
+    generate_core_dump, process_environment, process_info, resume_runtime, set_environment_variable,
 };
 use tokio::io::AsyncReadExt;
+
+use self::server::{Dir, block_on, info_1, message, ok, refusal, request, serve, string};
+use self::sessions::session;
 
 /// Longer than anything takes that works.
 const LONG: Duration = Duration::from_secs(60);
 /// For servers that never answer.
 const SHORT: Duration = Duration::from_millis(50);
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("dnd-ipc-{}-{id}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A server that handles `connections` connections with `handle`, one after the other.
-fn serve<T: Send + 'static>(
-    path: &Path,
-    connections: usize,
-    mut handle: impl FnMut(usize, UnixStream) -> T + Send + 'static,
-) -> JoinHandle<Vec<T>> {
-    let listener = UnixListener::bind(path).unwrap();
-    thread::spawn(move || (0..connections).map(|n| handle(n, listener.accept().unwrap().0)).collect())
-}
-
-/// Reads a request: command set, command id, payload.
-fn request(stream: &mut UnixStream) -> (u8, u8, Vec<u8>) {
-    let mut head = [0; 20];
-    stream.read_exact(&mut head).unwrap();
-    assert_eq!(&head[..14], b"DOTNET_IPC_V1\0");
-    let mut payload = vec![0; usize::from(u16::from_le_bytes([head[14], head[15]])) - 20];
-    stream.read_exact(&mut payload).unwrap();
-    (head[16], head[17], payload)
-}
-
-fn message(set: u8, id: u8, payload: &[u8]) -> Vec<u8> {
-    let size = u16::try_from(20 + payload.len()).unwrap().to_le_bytes();
-    [b"DOTNET_IPC_V1\0".as_slice(), &size, &[set, id, 0, 0], payload].concat()
-}
-
-fn ok(payload: &[u8]) -> Vec<u8> {
-    message(0xff, 0, payload)
-}
-
-fn refusal(code: u32) -> Vec<u8> {
-    message(0xff, 0xff, &code.to_le_bytes())
-}
-
-fn string(text: &str) -> Vec<u8> {
-    let units: Vec<u16> = text.encode_utf16().chain([0]).collect();
-    let mut out = u32::try_from(units.len()).unwrap().to_le_bytes().to_vec();
-    out.extend(units.iter().flat_map(|u| u.to_le_bytes()));
-    out
-}
-
-fn info_1() -> Vec<u8> {
-    let mut out = 7u64.to_le_bytes().to_vec();
-    out.extend([1; 16]);
-    for text in ["/app/x", "Linux", "x64"] {
-        out.extend(string(text));
-    }
-    out
-}
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
-
-fn session() -> SessionRequest {
-    SessionRequest {
-        buffer_mb: NonZeroU32::MIN,
-        providers: vec![Provider::new("P", 1, EventLevel::Verbose)],
-        rundown: Rundown::None,
-        stacks: true,
-    }
-}
 
 #[test]
 fn older_commands_follow_newer_ones() {
@@ -329,109 +252,6 @@ fn dumps_fall_back_and_report_failures() {
         assert!(matches!(silent, Error::Refused { code: HResult::FAIL, message: None, .. }));
     });
     assert_eq!(server.join().unwrap(), [3, 2, 1, 3, 3, 2]);
-}
-
-#[test]
-fn a_session_is_stopped_while_its_stream_is_read() {
-    // As in a runtime, the stop is answered only after the whole rest of the stream was taken.
-    const REST: usize = 4 << 20;
-    let dir = Dir::new();
-    let path = dir.0.join("s");
-    let listener = UnixListener::bind(&path).unwrap();
-    let server = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        assert_eq!(request(&mut stream).1, 3);
-        stream.write_all(&ok(&0xabcd_u64.to_le_bytes())).unwrap();
-        stream.write_all(b"begin").unwrap();
-        let (mut stopper, _) = listener.accept().unwrap();
-        let (set, id, payload) = request(&mut stopper);
-        assert_eq!((set, id, payload), (2, 1, 0xabcd_u64.to_le_bytes().to_vec()));
-        stream.write_all(&vec![7; REST]).unwrap();
-        drop(stream);
-        let _ = stopper.write_all(&ok(&0xabcd_u64.to_le_bytes()));
-    });
-    block_on(async {
-        let mut session = start_session(&Endpoint::new(&path), session()).await.unwrap();
-        assert_eq!((session.id(), session.version()), (SessionId(0xabcd), 2));
-        let mut begin = [0; 5];
-        session.read_exact(&mut begin).await.unwrap();
-        assert_eq!(&begin, b"begin");
-        let mut rest = 0;
-        session.stop(LONG, |bytes| rest += bytes.len()).await.unwrap();
-        assert_eq!(rest, REST);
-    });
-    server.join().unwrap();
-}
-
-#[test]
-fn a_session_that_does_not_end_is_closed() {
-    let dir = Dir::new();
-    let path = dir.0.join("s");
-    let listener = UnixListener::bind(&path).unwrap();
-    let server = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        request(&mut stream);
-        stream.write_all(&ok(&1u64.to_le_bytes())).unwrap();
-        let (mut stopper, _) = listener.accept().unwrap();
-        request(&mut stopper);
-        // Never answers; both connections are closed by the other side.
-        (stream.read(&mut [0]).unwrap(), stopper.read(&mut [0]).unwrap())
-    });
-    block_on(async {
-        let session = start_session(&Endpoint::new(&path), session()).await.unwrap();
-        let error = session.stop(SHORT, |_| {}).await.unwrap_err();
-        assert!(matches!(error, Error::NotFinished { .. } | Error::NoAnswer { .. }), "{error}");
-    });
-    assert_eq!(server.join().unwrap(), (0, 0));
-}
-
-#[test]
-fn a_target_that_ended_gives_the_rest_of_its_stream() {
-    let dir = Dir::new();
-    let path = dir.0.join("s");
-    let server = serve(&path, 1, |_, mut stream| {
-        request(&mut stream);
-        stream.write_all(&ok(&1u64.to_le_bytes())).unwrap();
-        stream.write_all(b"rundown").unwrap();
-    });
-    block_on(async {
-        let session = start_session(&Endpoint::new(&path), session()).await.unwrap();
-        server.join().unwrap();
-        let mut rest = Vec::new();
-        session.stop(LONG, |bytes| rest.extend_from_slice(bytes)).await.unwrap();
-        assert_eq!(rest, b"rundown");
-    });
-}
-
-#[test]
-fn a_dropped_session_is_closed() {
-    let dir = Dir::new();
-    let path = dir.0.join("s");
-    let server = serve(&path, 1, |_, mut stream| {
-        request(&mut stream);
-        stream.write_all(&ok(&1u64.to_le_bytes())).unwrap();
-        stream.read(&mut [0]).unwrap()
-    });
-    block_on(async { drop(start_session(&Endpoint::new(&path), session()).await.unwrap()) });
-    assert_eq!(server.join().unwrap(), [0]);
-}
-
-#[test]
-fn a_session_that_needs_more_than_the_runtime_has() {
-    let dir = Dir::new();
-    let path = dir.0.join("s");
-    let server = serve(&path, 3, |n, mut stream| {
-        let (_, id, payload) = request(&mut stream);
-        let answer = if n < 2 { refusal(0x8013_1385) } else { ok(&9u64.to_le_bytes()) };
-        stream.write_all(&answer).unwrap();
-        (id, payload[8])
-    });
-    let request = SessionRequest { rundown: Rundown::Keywords(8), stacks: false, ..session() };
-    let session = block_on(start_session(&Endpoint::new(&path), request)).unwrap();
-    assert_eq!((session.id(), session.version()), (SessionId(9), 2));
-    drop(session);
-    // CollectTracing 4, 3, 2; the rundown as keywords, then as a yes.
-    assert_eq!(server.join().unwrap(), [(5, 8), (4, 1), (3, 1)]);
 }
 
 /// A runtime that connects to `path` and says who it is.
