@@ -109,7 +109,7 @@ fn prometheus_reads_it() {
         let line =
             |start: &str, end: &str| text.lines().any(|line| line.starts_with(start) && line.ends_with(end));
         line("bench_hits_total", " 3")
-            && line("Bench_Counters_rate_total", " 30")
+            && line("Bench_Counters_rate_step_total", " 30")
             && line("bench_sizes_bytes_count", " 300")
     };
     for openmetrics in [true, false] {
@@ -138,8 +138,8 @@ fn prometheus_reads_it() {
         expect("odd_tags", &[meters, ("room", "a,b=c")], 2.0);
         expect("odd_tags", &[meters, ("room", "\u{1b}[2J")], 3.0);
         let counters = ("pid", counters_pid);
-        expect("Bench_Counters_polled", &[counters, ("process", "dotnet")], 42.5);
-        expect("Bench_Counters_rate_total", &[counters], 30.0);
+        expect("Bench_Counters_polled_u", &[counters, ("process", "dotnet")], 42.5);
+        expect("Bench_Counters_rate_step_total", &[counters], 30.0);
         expect("dnd_up", &[counters], 1.0);
         assert!(value(&samples, "OS_rss_bytes", &[counters]).is_some_and(|rss| rss > 1e6), "{body}");
         assert!(value(&samples, "System_Runtime_gc_heap_size_megabytes", &[counters]).is_some(), "{body}");
@@ -164,6 +164,69 @@ fn prometheus_reads_it() {
     running.signal(Signal::SIGINT);
     running.wait().success();
     assert!(TcpStream::connect(&address).is_err());
+}
+
+/// Names, tags and values that the formats have no room for: the parsers take the whole document or nothing.
+#[test]
+fn prometheus_reads_odd_names() {
+    let Some(packages) = python_packages(&["prometheus_client==0.26.0", "opentelemetry-proto==1.45.2"])
+    else {
+        return;
+    };
+    for runtime in runtimes().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let mut target = Target::spawn(&runtime, "Meters", &[]);
+        let list = ["--counters", "Bench.Names", "--prometheus", "127.0.0.1:0"];
+        let running = export(&[&target], &list);
+        scrape(&running, "GET /metrics HTTP/1.1", |text| text.contains("names_flow"));
+        target.ask("step", "stepped ");
+        let complete = |text: &str| {
+            let line = |start: &str, end: &str| {
+                text.lines().any(|line| line.starts_with(start) && line.ends_with(end))
+            };
+            line("names_lag_sum", " 4") && line("bytes_total", " 1") && line("names_below_count", " 1")
+        };
+        let ids = runtime.major() >= 9;
+        for openmetrics in [true, false] {
+            let accept = if openmetrics { "\r\nAccept: application/openmetrics-text" } else { "" };
+            let request = format!("GET /metrics HTTP/1.1{accept}");
+            let (_, body) = scrape(&running, &request, complete);
+            let samples = parsed(&packages, openmetrics, &body);
+            let expect = |name: &str, labels: &[(&str, &str)], expected: Option<f64>| {
+                assert_eq!(value(&samples, name, labels), expected, "{name} {labels:?} in\n{body}");
+            };
+            expect("names_lag_sum", &[("exported_quantile", "z")], Some(4.0));
+            // `names_lag_count` belongs to the histogram.
+            let pid = target.pid().to_string();
+            let labels = [("pid", pid.as_str()), ("exported_pid", "p"), ("exported_process", "")];
+            expect("names_lag_count_counter_total", &labels, Some(1.0));
+            expect("names_below_count", &[], Some(1.0));
+            expect("names_below_sum", &[], if openmetrics { None } else { Some(-4.0) });
+            expect("bytes_total", &[], Some(1.0));
+            expect("names_flow_bytes_per_second", &[], Some(1.5));
+            expect("names_used_ratio", &[], Some(0.5));
+            expect("names_fallen", &[], Some(-1.0));
+            expect("same", &[("otel_scope_version", "2")], Some(2.0));
+            // .NET 8 doesn't tell the Meters of version 1 apart.
+            expect("same", &[("otel_scope_region", "eu")], ids.then_some(3.0));
+            assert!(body.contains("# HELP bytes") && body.contains(" All of\\nthem\n"), "{body}");
+        }
+        // Quantiles are those of one interval.
+        target.ask("step", "stepped ");
+        let (_, body) = scrape(&running, "GET /metrics HTTP/1.1", |text| {
+            text.contains("exported_quantile=\"z\",quantile=")
+        });
+        let labels = [("exported_quantile", "z"), ("quantile", "0.5")];
+        assert_eq!(value(&parsed(&packages, false, &body), "names_lag", &labels), Some(4.0), "{body}");
+        let ambiguous = |name: &str| format!("several values of `{name}` of Bench.Names have the same tags");
+        running.wait_stderr(|text| text.contains(&ambiguous("names.twice")).then_some(()));
+        if !ids {
+            running.wait_stderr(|text| text.contains(&ambiguous("same")).then_some(()));
+        }
+        running.signal(Signal::SIGINT);
+        let output = running.wait();
+        assert_eq!(output.stderr.contains(&ambiguous("same")), !ids, "{}", output.stderr);
+        output.success();
+    }
 }
 
 /// One request of a collector's client: head and body; answered with `status`.

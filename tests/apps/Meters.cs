@@ -13,6 +13,16 @@
 //   odd.many       Counter<int>               `many N` adds 1 to each of N time series
 //   odd.spread     Histogram<int>             `spread N` records 1 in each of N time series
 //   odd.steady     ObservableCounter<long>    grows by 5 at every collection
+// "Bench.Names" has, in Meters of versions 1 and 2 and one of version 1 with the tag region=eu, `same`, the gauges 1, 2
+// and 3; version 1 also has names and values that formats of monitoring systems have no room for:
+//   names.lag        Histogram<int>           4 a step, tagged quantile=z
+//   names.lag.count  Counter<int>             +1 a step, tagged pid=p, process=
+//   names.below      Histogram<int>           -4 a step
+//   bytes            Counter<int>             +1 a step, in By
+//   names.flow       ObservableGauge          1.5 By/s
+//   names.used       ObservableGauge          0.5, in the unit 1
+//   names.fallen     ObservableCounter        -1
+//   names.twice      ObservableGauge          1 in room=null, 2 in room= (nothing)
 // The line `dispose` ends the meter Bench.Tagged. These lines are answered with `done`.
 // The line `cost` is answered with what the process has cost so far, `CPU-NANOSECONDS ALLOCATED-BYTES`, and `time` with
 // the nanoseconds that a value of bench.done takes to record: the best of five times 100,000.
@@ -79,6 +89,22 @@ namespace Bench
             var spread = odd.CreateHistogram<int>("odd.spread");
             long steady = 0;
             odd.CreateObservableCounter("odd.steady", () => steady += 5);
+            var names = new Meter("Bench.Names", "1");
+            var others = new[] { new Meter("Bench.Names", "2"), new Meter("Bench.Names", "1", new[] { Tag("region", "eu") }, null) };
+            names.CreateObservableGauge("same", () => 1);
+            others[0].CreateObservableGauge("same", () => 2);
+            others[1].CreateObservableGauge("same", () => 3);
+            var lag = names.CreateHistogram<int>("names.lag");
+            var lags = names.CreateCounter<int>("names.lag.count");
+            var below = names.CreateHistogram<int>("names.below");
+            var bytes = names.CreateCounter<int>("bytes", "By", "All of\nthem");
+            names.CreateObservableGauge("names.flow", () => 1.5, "By/s");
+            names.CreateObservableGauge("names.used", () => 0.5, "1");
+            names.CreateObservableCounter("names.fallen", () => -1);
+            names.CreateObservableGauge("names.twice", () => new[]
+            {
+                new Measurement<int>(1, Tag("room", null)), new Measurement<int>(2, Tag("room", "")),
+            });
 
             Console.WriteLine("ready " + Environment.ProcessId + " {\"meter\":\"Bench.Meter\",\"version\":\"" + Environment.Version + "\"}");
             while (Console.ReadLine() is string line)
@@ -104,6 +130,10 @@ namespace Bench
                 level.Add(-1);
                 for (int i = 1; i <= 100; i++) sizes.Record(i);
                 hits.Add(1);
+                lag.Record(4, Tag("quantile", "z"));
+                lags.Add(1, Tag("pid", "p"), Tag("process", ""));
+                below.Record(-4);
+                bytes.Add(1);
                 Console.WriteLine("stepped " + steps);
             }
             GC.KeepAlive(meter);

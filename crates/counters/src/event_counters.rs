@@ -87,6 +87,7 @@ impl EventCounters {
                 provider: event.kind.provider.clone(),
                 name: name.to_owned(),
                 display_name: first_filled(fields.text("DisplayName"), name),
+                description: String::new(),
                 unit: fields.text("DisplayUnits").to_owned(),
                 kind: if rate { SeriesKind::Rate } else { SeriesKind::Gauge },
                 tags: metadata(fields.text("Metadata")),

@@ -115,6 +115,7 @@ mod tests {
             provider: "M".into(),
             name: "n".into(),
             display_name: "n".into(),
+            description: String::new(),
             unit: "By".into(),
             kind: SeriesKind::UpDownCounter,
             tags: Tags::parse("a=1"),

@@ -28,6 +28,8 @@ mod tags;
 pub mod text;
 
 #[cfg(test)]
+mod meters_tests;
+#[cfg(test)]
 mod screen_tests;
 #[cfg(test)]
 mod tests;

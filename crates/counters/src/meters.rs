@@ -19,14 +19,22 @@ const MISTYPED: [&str; 2] = ["dotnet.thread_pool.thread.count", "dotnet.thread_p
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum InstrumentKey {
     Id(i64),
-    Name { meter: String, version: String, name: String },
+    Name { meter: String, version: String, name: String, unit: String },
 }
 
 /// What the runtime says of an instrument when it starts to report it.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Instrument {
+    description: String,
     meter_tags: Tags,
     instrument_tags: Tags,
+}
+
+/// A series, and the collection of values in which it had its last one.
+#[derive(Debug)]
+struct Known {
+    series: Arc<Series>,
+    collection: u64,
 }
 
 /// Turns events into samples.
@@ -36,8 +44,12 @@ pub(crate) struct Meters {
     session: String,
     client: String,
     instruments: HashMap<InstrumentKey, Instrument>,
-    series: HashMap<InstrumentKey, HashMap<String, Arc<Series>>>,
+    series: HashMap<InstrumentKey, HashMap<String, Known>>,
     count: usize,
+    /// How many collections of values have begun.
+    collection: u64,
+    /// Instruments of which it was told that they can't be told apart.
+    ambiguous: HashSet<InstrumentKey>,
     /// The most series and instruments that are kept.
     limit: usize,
     /// Whether it was told that there are more.
@@ -82,6 +94,7 @@ impl Fields<'_> {
                 meter: self.text("meterName").to_owned(),
                 version: self.text("meterVersion").to_owned(),
                 name: self.text("instrumentName").to_owned(),
+                unit: self.text("unit").to_owned(),
             },
         }
     }
@@ -95,6 +108,8 @@ impl Meters {
             instruments: HashMap::new(),
             series: HashMap::new(),
             count: 0,
+            collection: 0,
+            ambiguous: HashSet::new(),
             limit,
             limited: false,
             reporting: HashSet::new(),
@@ -161,6 +176,7 @@ impl Meters {
         if session != self.session {
             return;
         }
+        self.collection += u64::from(event.kind.name == "CollectionStart");
         if self.session != SHARED && event.kind.name == "CollectionStop" {
             // Somebody else's session: nobody told us its interval.
             self.measure(&fields);
@@ -207,7 +223,7 @@ impl Meters {
         };
         // No value in this interval: nothing was recorded, or a callback failed.
         let Some(value) = value else { return };
-        if let Some(series) = self.series(fields.instrument(), kind, &fields) {
+        if let Some(series) = self.series(fields.instrument(), kind, &fields, updates) {
             updates.push(Update::Sample(Sample { series, unix_nanos, interval: self.interval, value }));
         } else if !std::mem::replace(&mut self.limited, true) {
             updates.push(Update::Notice(Notice::TimeSeriesLimit));
@@ -235,10 +251,15 @@ impl Meters {
             return;
         }
         let instrument = Instrument {
+            description: fields.text("description").to_owned(),
             meter_tags: Tags::parse(fields.text("meterTags")),
             instrument_tags: Tags::parse(fields.text("instrumentTags")),
         };
-        self.instruments.insert(fields.instrument(), instrument);
+        let key = fields.instrument();
+        // It is told again for everyone who joins the session. Where it says something else this time, there are two
+        // such instruments, and the values of neither can be given to it.
+        let other = self.instruments.get(&key).is_some_and(|known| *known != instrument);
+        self.instruments.insert(key, if other { Instrument::default() } else { instrument });
         if self.reporting.insert(meter.clone()) {
             updates.push(Update::EventCountersSuperseded { provider: meter });
         }
@@ -249,14 +270,28 @@ impl Meters {
         self.instruments.remove(&key);
         let series = self.series.remove(&key).unwrap_or_default();
         self.count -= series.len().min(self.count);
-        updates.extend(series.into_values().map(Update::Ended));
+        self.ambiguous.remove(&key);
+        updates.extend(series.into_values().map(|known| Update::Ended(known.series)));
     }
 
     /// The series of a value, made when it is new.
-    fn series(&mut self, key: InstrumentKey, kind: SeriesKind, fields: &Fields<'_>) -> Option<Arc<Series>> {
+    fn series(
+        &mut self,
+        key: InstrumentKey,
+        kind: SeriesKind,
+        fields: &Fields<'_>,
+        updates: &mut Vec<Update>,
+    ) -> Option<Arc<Series>> {
         let tags = fields.text("tags");
-        if let Some(series) = self.series.get(&key).and_then(|series| series.get(tags)) {
-            return Some(Arc::clone(series));
+        let collection = self.collection;
+        if let Some(known) = self.series.get_mut(&key).and_then(|series| series.get_mut(tags)) {
+            let again = std::mem::replace(&mut known.collection, collection) == collection && collection > 0;
+            let series = Arc::clone(&known.series);
+            if again && self.ambiguous.insert(key) {
+                let (provider, name) = (series.provider.clone(), series.name.clone());
+                updates.push(Update::Notice(Notice::Ambiguous { provider, name }));
+            }
+            return Some(series);
         }
         if self.count >= self.limit {
             return None;
@@ -267,6 +302,7 @@ impl Meters {
             source: Source::Meter,
             provider: fields.text("meterName").to_owned(),
             display_name: name.clone(),
+            description: instrument.description,
             name,
             unit: fields.text("unit").to_owned(),
             kind,
@@ -277,7 +313,8 @@ impl Meters {
             instrument_id: if let InstrumentKey::Id(id) = key { Some(id) } else { None },
         });
         self.count += 1;
-        self.series.entry(key).or_default().insert(tags.to_owned(), Arc::clone(&series));
+        let known = Known { series: Arc::clone(&series), collection };
+        self.series.entry(key).or_default().insert(tags.to_owned(), known);
         Some(series)
     }
 }

@@ -48,6 +48,9 @@ pub struct Series {
     pub name: String,
     /// Its name for people; the name again where there is none.
     pub display_name: String,
+    /// What it is, in the words of its Meter; often empty.
+    #[serde(skip)]
+    pub description: String,
     /// Its unit; often empty.
     pub unit: String,
     /// What the numbers mean.
@@ -71,11 +74,12 @@ pub struct Series {
 impl Series {
     /// What sorts and identifies a series within a process.
     pub(crate) fn key(&self) -> Key<'_> {
-        (&self.provider, &self.display_name, &self.name, self.source, self.instrument_id, self.tags.text())
+        let names = [&self.provider, &self.display_name, &self.name, &self.meter_version, &self.unit];
+        (names.map(String::as_str), self.source, self.instrument_id, self.tags.text())
     }
 }
 
-pub(crate) type Key<'a> = (&'a str, &'a str, &'a str, Source, Option<i64>, &'a str);
+pub(crate) type Key<'a> = ([&'a str; 5], Source, Option<i64>, &'a str);
 
 /// The numbers of a sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -145,6 +149,14 @@ pub enum Notice {
     CallbackError {
         /// The exception.
         message: String,
+    },
+    /// The target sends several values of the same names and tags in one interval, which can't be told apart: of Meters
+    /// that differ in something that is not sent, or with tags that look the same as text (null and empty).
+    Ambiguous {
+        /// The Meter.
+        provider: String,
+        /// The instrument.
+        name: String,
     },
     /// An EventSource reports a mistake of its own.
     EventSourceError {

@@ -116,7 +116,7 @@ fn values(updates: &[Update]) -> Vec<(&str, Value, f64)> {
     values
 }
 
-fn notices(updates: &[Update]) -> Vec<Notice> {
+pub(crate) fn notices(updates: &[Update]) -> Vec<Notice> {
     updates.iter().filter_map(|u| if let Update::Notice(n) = u { Some(n.clone()) } else { None }).collect()
 }
 

@@ -202,6 +202,7 @@ mod tests {
                 provider: "P".into(),
                 name: "x".into(),
                 display_name: "x".into(),
+                description: String::new(),
                 unit: "MB".into(),
                 kind: SeriesKind::Gauge,
                 tags: Tags::parse(tags),

@@ -184,6 +184,7 @@ mod tests {
             provider: provider.into(),
             name: name.into(),
             display_name: name.into(),
+            description: String::new(),
             unit: unit.into(),
             kind,
             tags: Tags::parse(tags),

@@ -9,6 +9,7 @@
 
 pub mod otlp;
 pub mod prometheus;
+mod unit;
 
 use std::time::Instant;
 
@@ -54,7 +55,11 @@ fn point(row: &Row) -> Option<Point<'_>> {
         (Value::Change { total, increment }, SeriesKind::UpDownCounter) => {
             Point::UpDown((*total).or(*increment)?)
         }
-        (Value::Change { total, .. }, _) => Point::Counter(total.unwrap_or(row.total.increments)),
+        (Value::Change { total, .. }, _) => match total.unwrap_or(row.total.increments) {
+            total if total >= 0.0 => Point::Counter(total),
+            // Whatever its instrument is declared to be, this has not only grown.
+            total => Point::UpDown(total),
+        },
         (Value::Histogram { quantiles, .. }, _) => {
             Point::Summary { quantiles, count: row.total.count, sum: row.total.sum }
         }

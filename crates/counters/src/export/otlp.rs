@@ -4,6 +4,7 @@
 //! `opentelemetry/proto/metrics/v1/metrics.proto`, `common/v1/common.proto` and `resource/v1/resource.proto` of
 //! open-telemetry/opentelemetry-proto 1.x.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Point, Process, point, rows};
@@ -30,11 +31,16 @@ pub fn encode(processes: &[Process<'_>], now: Instant) -> Vec<u8> {
         }
         let mut metrics = Message::default();
         metrics.message(1, &resource);
-        let rows: Vec<&Row> = rows(process, now).collect();
-        let scope = |row: &Row| (row.sample.series.provider.clone(), row.sample.series.meter_version.clone());
-        // Rows are sorted by provider; one version of a Meter after the other.
-        for scoped in rows.chunk_by(|a, b| scope(a) == scope(b)) {
-            metrics.message(2, &scope_metrics(process, scoped));
+        let mut scopes: BTreeMap<_, Vec<&Row>> = BTreeMap::new();
+        for row in rows(process, now) {
+            let series = &row.sample.series;
+            scopes
+                .entry((&series.provider, &series.meter_version, &series.meter_tags))
+                .or_default()
+                .push(row);
+        }
+        for rows in scopes.values() {
+            metrics.message(2, &scope_metrics(process, rows));
         }
         request.message(1, &metrics);
     }
@@ -69,7 +75,9 @@ fn metric(process: &Process<'_>, rows: &[&Row]) -> Option<Message> {
     let series = &rows.first()?.sample.series;
     let mut out = Message::default();
     out.text(1, &series.name);
-    if series.display_name != series.name {
+    if !series.description.is_empty() {
+        out.text(2, &series.description);
+    } else if series.display_name != series.name {
         out.text(2, &series.display_name);
     }
     out.text(3, unit(&series.unit, series.source));
@@ -85,7 +93,7 @@ fn metric(process: &Process<'_>, rows: &[&Row]) -> Option<Message> {
                 (11, summary_point(process, row, quantiles, count, sum))
             }
         };
-        field = Some((number, monotonic));
+        field = Some((number, monotonic && field.is_none_or(|(_, before)| before)));
         data.message(1, &point);
     }
     let (number, monotonic) = field?;
@@ -140,7 +148,11 @@ fn span(since: i64, sampled: i64) -> (u64, u64) {
 }
 
 fn attributes(out: &mut Message, field: u32, row: &Row) {
-    for (key, value) in row.sample.series.tags.pairs() {
+    let series = &row.sample.series;
+    let measured = series.tags.pairs();
+    let instrument = series.instrument_tags.pairs().iter();
+    let instrument = instrument.filter(|(key, _)| !measured.iter().any(|(other, _)| other == key));
+    for (key, value) in measured.iter().chain(instrument) {
         out.message(field, &attribute(key, value));
     }
 }

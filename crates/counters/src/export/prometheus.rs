@@ -4,13 +4,12 @@
 //! allowed become `_`, the unit is appended, and `_total` for what only grows. The names of EventCounters begin with
 //! their provider, because they are only unique there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::time::Instant;
 
-use super::{Point, Process, point, rows};
+use super::{Point, Process, point, rows, unit};
 use crate::board::Row;
-use crate::os;
 use crate::sample::{Series, Source};
 
 /// Which of the two formats.
@@ -42,27 +41,42 @@ impl Format {
 /// All samples of one name.
 struct Family {
     kind: &'static str,
-    unit: &'static str,
+    unit: String,
     help: String,
     lines: String,
+    /// The labels of the samples that are there: no two may have the same.
+    labels: HashSet<String>,
 }
+
+/// A document in the making.
+struct Document {
+    format: Format,
+    families: BTreeMap<String, Family>,
+    /// Names of families and of their samples, and whose they are: no two families may share one.
+    taken: HashMap<String, String>,
+}
+
+type Labels = Vec<(String, String)>;
 
 /// The document.
 #[must_use]
 pub fn render(processes: &[Process<'_>], format: Format, now: Instant) -> String {
-    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut document = Document { format, families: BTreeMap::new(), taken: HashMap::new() };
     for process in processes {
-        let labels = vec![("pid", process.pid.to_string()), ("process", process.name.to_owned())];
+        let labels: Labels = vec![
+            ("pid".to_owned(), process.pid.to_string()),
+            ("process".to_owned(), process.name.to_owned()),
+        ];
         let up = process.watched && process.board.has_values() && process.board.late(now).is_none();
         let help = "whether the runtime's values come in time";
-        let family = family(&mut families, "dnd_up", "gauge", "", help);
-        sample(&mut family.lines, "dnd_up", &labels, None, f64::from(u8::from(up)));
+        let (name, family) = document.family("dnd_up".to_owned(), "gauge", "", help);
+        sample(&mut family.lines, &name, &labels, None, f64::from(u8::from(up)));
         for row in rows(process, now) {
-            add(&mut families, row, &labels);
+            document.add(row, &labels);
         }
     }
     let mut out = String::new();
-    for (name, family) in &families {
+    for (name, family) in &document.families {
         // Before OpenMetrics, a counter's family is named like its samples.
         let (suffix, kind) = match format {
             Format::Prometheus if family.kind == "counter" => ("_total", "counter"),
@@ -83,48 +97,127 @@ pub fn render(processes: &[Process<'_>], format: Format, now: Instant) -> String
     out
 }
 
-fn family<'f>(
-    families: &'f mut BTreeMap<String, Family>,
-    name: &str,
-    kind: &'static str,
-    unit: &'static str,
-    help: &str,
-) -> &'f mut Family {
-    families.entry(name.to_owned()).or_insert_with(|| Family {
-        kind,
-        unit,
-        help: help.to_owned(),
-        lines: String::new(),
-    })
+impl Document {
+    /// The family of that name and kind, made when it is new, and its name in the end: another one where that name, or
+    /// that of one of its samples, is taken by a family of another kind.
+    fn family(&mut self, name: String, kind: &'static str, unit: &str, help: &str) -> (String, &mut Family) {
+        let mut name = name;
+        if !self.is_free(&name, kind) {
+            name = match name.strip_suffix(&format!("_{unit}")) {
+                Some(stem) if !unit.is_empty() => format!("{stem}_{kind}_{unit}"),
+                _ => format!("{name}_{kind}"),
+            };
+            while !self.is_free(&name, kind) {
+                name = format!("{name}_");
+            }
+        }
+        for suffix in suffixes(kind) {
+            self.taken.insert(format!("{name}{suffix}"), name.clone());
+        }
+        // OpenMetrics wants the unit behind the name, and nothing else for one.
+        let unit = if name.ends_with(&format!("_{unit}")) { unit } else { "" };
+        let family = self.families.entry(name.clone()).or_insert_with(|| Family {
+            kind,
+            unit: unit.to_owned(),
+            help: help.to_owned(),
+            lines: String::new(),
+            labels: HashSet::new(),
+        });
+        (name, family)
+    }
+
+    fn is_free(&self, name: &str, kind: &str) -> bool {
+        let same = self.families.get(name).is_some_and(|family| family.kind == kind);
+        same || !suffixes(kind).iter().any(|suffix| self.taken.contains_key(&format!("{name}{suffix}")))
+    }
+
+    fn add(&mut self, row: &Row, process: &[(String, String)]) {
+        let series = &*row.sample.series;
+        let Some(point) = point(row) else { return };
+        let kind = match point {
+            Point::Gauge(_) | Point::UpDown(_) => "gauge",
+            Point::Counter(_) => "counter",
+            Point::Summary { .. } => "summary",
+        };
+        let unit = unit::word(&series.unit, kind == "gauge");
+        let help = match series.description.as_str() {
+            "" => format!("{} of {}", series.display_name, series.provider),
+            description => description.to_owned(),
+        };
+        let openmetrics = self.format == Format::OpenMetrics;
+        let (name, family) = self.family(name(series, &unit), kind, &unit, &help);
+        let mut labels = labels(series, process, kind);
+        let mut key = identity(&labels);
+        // What is called the same here, but not in the process.
+        for number in 2.. {
+            if family.labels.insert(key) {
+                break;
+            }
+            labels.retain(|(label, _)| label != DUPLICATE);
+            labels.push((DUPLICATE.to_owned(), number.to_string()));
+            key = identity(&labels);
+        }
+        let lines = &mut family.lines;
+        match point {
+            Point::Gauge(value) | Point::UpDown(value) => sample(lines, &name, &labels, None, value),
+            Point::Counter(value) => sample(lines, &format!("{name}_total"), &labels, None, value),
+            #[expect(clippy::cast_precision_loss, reason = "a count of measurements")]
+            Point::Summary { quantiles, count, sum } => {
+                // In OpenMetrics nothing of a summary is negative.
+                let allowed = |value: f64| !openmetrics || value >= 0.0;
+                for &(quantile, value) in quantiles.iter().filter(|(_, value)| allowed(*value)) {
+                    sample(lines, &name, &labels, Some(quantile), value);
+                }
+                if allowed(sum) {
+                    sample(lines, &format!("{name}_sum"), &labels, None, sum);
+                }
+                sample(lines, &format!("{name}_count"), &labels, None, count as f64);
+            }
+        }
+    }
 }
 
-fn add(families: &mut BTreeMap<String, Family>, row: &Row, process: &[(&str, String)]) {
-    let series = &*row.sample.series;
-    let Some(point) = point(row) else { return };
-    let kind = match point {
-        Point::Gauge(_) | Point::UpDown(_) => "gauge",
-        Point::Counter(_) => "counter",
-        Point::Summary { .. } => "summary",
-    };
-    let unit = unit(&series.unit);
-    let mut name = name(series, unit);
-    // The same name for different kinds of things, in different processes: one of them gets another name.
-    if families.get(&name).is_some_and(|known| known.kind != kind) {
-        name = format!("{name}_{kind}");
-        if !unit.is_empty() {
-            name = format!("{name}_{unit}");
-        }
+/// What is appended to the name of a family for those of its samples, and for the family itself.
+fn suffixes(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "counter" => &["", "_total", "_created"],
+        "summary" => &["", "_count", "_sum", "_created"],
+        _ => &[""],
     }
+}
+
+/// Tells apart samples that would be the same one.
+const DUPLICATE: &str = "dnd_duplicate";
+
+/// What makes a sample another one: a label without a value is none.
+fn identity(labels: &[(String, String)]) -> String {
+    let mut labels: Vec<_> = labels.iter().filter(|(_, value)| !value.is_empty()).collect();
+    labels.sort();
+    format!("{labels:?}")
+}
+
+fn labels(series: &Series, process: &[(String, String)], kind: &str) -> Labels {
     let mut labels = process.to_vec();
     if series.source == Source::Meter {
-        labels.push(("otel_scope_name", series.provider.clone()));
+        labels.push(("otel_scope_name".to_owned(), series.provider.clone()));
         if !series.meter_version.is_empty() {
-            labels.push(("otel_scope_version", series.meter_version.clone()));
+            labels.push(("otel_scope_version".to_owned(), series.meter_version.clone()));
         }
     }
-    let keys: Vec<String> = series.tags.pairs().iter().map(|(key, _)| label_name(key)).collect();
-    for (key, (_, value)) in keys.iter().zip(series.tags.pairs()) {
-        match labels.iter_mut().find(|(known, _)| known == key) {
+    let own = labels.len();
+    let scope = series.meter_tags.pairs().iter();
+    let scope = scope.map(|(key, value)| (allowed(&format!("otel_scope_{key}"), false), value));
+    let measured = series.tags.pairs();
+    let instrument = series.instrument_tags.pairs().iter();
+    let instrument = instrument.filter(|(key, _)| !measured.iter().any(|(other, _)| other == key));
+    let tags = measured.iter().chain(instrument).map(|(key, value)| (allowed(key, false), value));
+    for (mut key, value) in scope.chain(tags) {
+        // As Prometheus does it with labels that are taken.
+        if labels.iter().take(own).any(|(taken, _)| *taken == key) || (kind == "summary" && key == "quantile")
+        {
+            key = format!("exported_{key}");
+        }
+        match labels.iter_mut().find(|(known, _)| *known == key) {
             // Two keys that look the same once they are allowed ones: the specification joins their values.
             Some((_, joined)) => {
                 joined.push(';');
@@ -133,29 +226,12 @@ fn add(families: &mut BTreeMap<String, Family>, row: &Row, process: &[(&str, Str
             None => labels.push((key, value.clone())),
         }
     }
-    let (provider, counter) = (series.provider.as_str(), series.name.as_str());
-    let help = match os::COUNTERS.iter().find(|known| (known.0, known.1) == (provider, counter)) {
-        Some(&(.., what)) if series.source == Source::Os => what.to_owned(),
-        _ => format!("{} of {provider}", series.display_name),
-    };
-    let lines = &mut family(families, &name, kind, unit, &help).lines;
-    match point {
-        Point::Gauge(value) | Point::UpDown(value) => sample(lines, &name, &labels, None, value),
-        Point::Counter(value) => sample(lines, &format!("{name}_total"), &labels, None, value),
-        #[expect(clippy::cast_precision_loss, reason = "a count of measurements")]
-        Point::Summary { quantiles, count, sum } => {
-            for &(quantile, value) in quantiles {
-                sample(lines, &name, &labels, Some(quantile), value);
-            }
-            sample(lines, &format!("{name}_sum"), &labels, None, sum);
-            sample(lines, &format!("{name}_count"), &labels, None, count as f64);
-        }
-    }
+    labels
 }
 
-fn sample(out: &mut String, name: &str, labels: &[(&str, String)], quantile: Option<f64>, value: f64) {
+fn sample(out: &mut String, name: &str, labels: &[(String, String)], quantile: Option<f64>, value: f64) {
     out.push_str(name);
-    let quantile = quantile.map(|quantile| ("quantile", quantile.to_string()));
+    let quantile = quantile.map(|quantile| ("quantile".to_owned(), quantile.to_string()));
     let mut before = '{';
     for (key, value) in labels.iter().chain(&quantile) {
         let _ = write!(out, "{before}{key}=\"{}\"", escaped(value, true));
@@ -203,10 +279,6 @@ fn name(series: &Series, unit: &str) -> String {
     name
 }
 
-fn label_name(key: &str) -> String {
-    allowed(key, false)
-}
-
 /// Letters, digits, `_`, in metric names `:`; anything else becomes one `_`, and a digit does not come first.
 fn allowed(text: &str, colons: bool) -> String {
     let mut out = String::with_capacity(text.len());
@@ -224,35 +296,6 @@ fn allowed(text: &str, colons: bool) -> String {
     if out.is_empty() { "_".to_owned() } else { out }
 }
 
-/// The word for a unit, as the OpenTelemetry specification has it; nothing for counts of things.
-fn unit(unit: &str) -> &'static str {
-    match unit.trim() {
-        "By" | "B" | "bytes" => "bytes",
-        "KiBy" => "kibibytes",
-        "MiBy" => "mebibytes",
-        "kBy" | "KB" => "kilobytes",
-        "MBy" | "MB" => "megabytes",
-        "GBy" | "GB" => "gigabytes",
-        "d" => "days",
-        "h" => "hours",
-        "min" => "minutes",
-        "s" => "seconds",
-        "ms" => "milliseconds",
-        "us" => "microseconds",
-        "ns" => "nanoseconds",
-        "%" => "percent",
-        "Cel" => "celsius",
-        "Hz" => "hertz",
-        "V" => "volts",
-        "A" => "amperes",
-        "J" => "joules",
-        "W" => "watts",
-        "m" => "meters",
-        "g" => "grams",
-        _ => "",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,6 +308,7 @@ mod tests {
             provider: provider.into(),
             name: name.into(),
             display_name: name.into(),
+            description: String::new(),
             unit: unit.into(),
             kind: SeriesKind::Gauge,
             tags: Tags::default(),
@@ -279,7 +323,7 @@ mod tests {
     fn names() {
         let of = |source, provider, text, u| {
             let series = series(source, provider, text, u);
-            name(&series, unit(&series.unit))
+            name(&series, &unit::word(&series.unit, true))
         };
         assert_eq!(
             of(Source::Meter, "System.Runtime", "dotnet.gc.heap.total_allocated", "By"),
@@ -294,7 +338,7 @@ mod tests {
         );
         assert_eq!(of(Source::Os, "OS", "rss", "By"), "OS_rss_bytes");
         assert_eq!(of(Source::Meter, "M", "9 lives!", ""), "_9_lives_");
-        assert_eq!(label_name("http.request-method"), "http_request_method");
-        assert_eq!(label_name(""), "_");
+        assert_eq!(allowed("http.request-method", false), "http_request_method");
+        assert_eq!(allowed("", false), "_");
     }
 }

@@ -115,11 +115,12 @@ impl Probe {
         interval: Duration,
         now: Instant,
     ) -> Option<Self> {
-        let series = |&(provider, name, unit, kind, _): &(&str, &str, &str, SeriesKind, &str)| Series {
+        let series = |&(provider, name, unit, kind, what): &(&str, &str, &str, SeriesKind, &str)| Series {
             source: Source::Os,
             provider: provider.to_owned(),
             name: name.to_owned(),
             display_name: name.to_owned(),
+            description: what.to_owned(),
             unit: unit.to_owned(),
             kind,
             tags: Tags::default(),

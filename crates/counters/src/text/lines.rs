@@ -90,6 +90,12 @@ pub fn notice(notice: &Notice) -> String {
         Notice::CallbackError { message } => {
             format!("a callback in the target failed, its value is missing: {}", escape(first_line(message)))
         }
+        Notice::Ambiguous { provider, name } => format!(
+            "several values of `{}` of {} have the same tags, and the target doesn't say which is whose; the last one \
+             counts",
+            escape(name),
+            escape(provider)
+        ),
         Notice::EventSourceError { provider, message } => {
             format!("{} reports a mistake of its own: {}", escape(provider), escape(first_line(message)))
         }

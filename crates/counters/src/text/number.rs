@@ -49,6 +49,22 @@ pub fn abbreviated(value: f64, whole: bool) -> String {
     format!("{mantissa}e+{exponent:0>2}")
 }
 
+/// All digits, as .NET writes a `double` when no format is given: with an exponent from 10^17 on and below 10^-4.
+pub(super) fn round_trip(value: f64) -> String {
+    if !value.is_finite() {
+        return number(value);
+    }
+    let scientific = format!("{value:E}");
+    let (mantissa, exponent) = scientific.split_once('E').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent) if exponent >= 17 || exponent < -4 => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{mantissa}E{sign}{:02}", exponent.unsigned_abs())
+        }
+        _ => value.to_string(),
+    }
+}
+
 /// Padded on the right so that decimal points stand below each other when right-aligned.
 pub(super) fn aligned(value: f64, whole: bool) -> String {
     let mut text = abbreviated(value, whole);
@@ -92,6 +108,30 @@ mod tests {
         assert_eq!(abbreviated(-2.5e9, true), "-2,500,000,000");
         assert_eq!(abbreviated(999_999_999_999_999.0, true), "999,999,999,999,999");
         assert_eq!(abbreviated(1e15, true), "1e+15");
+    }
+
+    #[test]
+    fn numbers_with_all_their_digits() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.5, "1.5"),
+            (0.1 + 0.2, "0.30000000000000004"),
+            (0.0001, "0.0001"),
+            (0.000_012_5, "1.25E-05"),
+            (123_456_789_012_345.0, "123456789012345"),
+            (1_234_567_890_123_456.0, "1234567890123456"),
+            (1e15, "1000000000000000"),
+            (12_345_678_901_234_567.0, "12345678901234568"),
+            (123_456_789_012_345_680.0, "1.2345678901234568E+17"),
+            (5e-324, "5E-324"),
+            (-1.25e20, "-1.25E+20"),
+            (1e120, "1E+120"),
+            (f64::NEG_INFINITY, "-Infinity"),
+            (f64::NAN, "NaN"),
+        ] {
+            assert_eq!(round_trip(value), text);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::lines::percentile;
-use super::number::number;
+use super::number::{number, round_trip};
 use crate::facts::rfc3339;
 use crate::sample::{Sample, SeriesKind, Value};
 
@@ -85,7 +85,7 @@ impl PeerRow<'_> {
     /// The columns of a csv row, without quotes; `time` as it is to be shown.
     fn columns(&self, time: String, tags: &str) -> [String; 5] {
         let name = if tags.is_empty() { self.name.clone() } else { format!("{}[{tags}]", self.name) };
-        [time, self.provider.to_owned(), name, self.counter_type().to_owned(), self.value.to_string()]
+        [time, self.provider.to_owned(), name, self.counter_type().to_owned(), round_trip(self.value)]
     }
 
     /// A csv row as RFC 4180 has it, without its end; `more` are further columns.
@@ -158,6 +158,7 @@ mod tests {
             provider: "M".into(),
             name: "n".into(),
             display_name: "n, \"q\"".into(),
+            description: String::new(),
             unit: "u".into(),
             kind,
             tags: Tags::parse(tags),
