@@ -57,7 +57,7 @@ pub(super) fn round_trip(value: f64) -> String {
     let scientific = format!("{value:E}");
     let (mantissa, exponent) = scientific.split_once('E').unwrap_or((&scientific, "0"));
     match exponent.parse::<i32>() {
-        Ok(exponent) if exponent >= 17 || exponent < -4 => {
+        Ok(exponent) if !(-4..17).contains(&exponent) => {
             let sign = if exponent < 0 { '-' } else { '+' };
             format!("{mantissa}E{sign}{:02}", exponent.unsigned_abs())
         }
