@@ -190,7 +190,8 @@ fn lines_can_be_searched() {
         running.wait_stdout(|text| text.contains("\tsizes[color=blue]\t30\tB\n").then_some(()));
         running.wait_stdout(|text| text.contains("\trate\t10\tstep / 0.2 sec\n").then_some(()));
         let text = interrupt(running).success();
-        for line in text.lines() {
+        // A machine with much to do is late.
+        for line in text.lines().filter(|line| !line.contains("\tno sample\t")) {
             let columns: Vec<_> = line.split('\t').collect();
             let [time, pid, "Bench-Counters", _, value, _] = columns.as_slice() else { panic!("{line}") };
             assert!(time.starts_with("20") && time.ends_with('Z'), "{line}");

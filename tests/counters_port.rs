@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::process::Stdio;
 
 use dnd_testkit::{Dnd, Runtime, Target, app, must, one_per_major, runtimes};
 use nix::sys::signal::Signal;
@@ -124,6 +125,51 @@ fn runtimes_that_report_on_a_port() {
         running.wait().success();
         assert!(!path.exists(), "the socket is gone");
         assert!(first.alive());
+    }
+}
+
+/// A runtime that was asked to stop a session which it had not begun would begin the next one twice, and crash.
+#[test]
+fn a_runtime_that_waits_at_its_start_survives_being_watched() {
+    for runtime in one_per_major().into_iter().filter(|runtime| runtime.major() >= 5) {
+        let (_scratch, dir) = Dnd::scratch();
+        let mut program = runtime.dotnet();
+        program.arg(app("Counters")).env("TMPDIR", &dir).env("DOTNET_DefaultDiagnosticPortSuspend", "1");
+        program.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut program = must(program.spawn(), "dotnet");
+        let pid = program.id().to_string();
+        let socket = loop {
+            let entries = must(std::fs::read_dir(&dir), "folder").filter_map(Result::ok);
+            let mut paths = entries.map(|entry| entry.path().to_string_lossy().into_owned());
+            match paths.find(|path| path.ends_with("-socket")) {
+                Some(socket) => break socket,
+                None => std::thread::yield_now(),
+            }
+        };
+        let watch =
+            |target: &[&str]| monitor("0.2").args(["--counters", "System.Runtime"]).args(target).spawn();
+        for target in [
+            &["-p", &pid][..],
+            &["--diagnostic-port", &format!("{socket},connect"), "--resume-runtime", "false"],
+        ] {
+            let running = watch(target);
+            running.wait_stdout(|text| text.contains("\tno sample\t").then_some(()));
+            running.signal(Signal::SIGINT);
+            let output = running.wait();
+            assert!(
+                output.stderr.contains("did not confirm the end"),
+                "{}: {}",
+                runtime.version,
+                output.stderr
+            );
+            output.success();
+        }
+        let running = watch(&["--diagnostic-port", &format!("{socket},connect")]);
+        running.wait_stdout(|text| text.contains("\tgc-heap-size\t").then_some(()));
+        running.signal(Signal::SIGINT);
+        running.wait().success();
+        drop(program.stdin.take());
+        assert!(must(program.wait(), "dotnet").success(), "{}", runtime.version);
     }
 }
 

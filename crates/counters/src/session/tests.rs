@@ -144,6 +144,7 @@ fn a_process_that_refuses_its_second_session() {
         let mut first = accept(&listener).await;
         asked(&mut first).await;
         started(&mut first).await;
+        first.write_all(Stream::new().bytes()).await.expect("read");
         drop(accept(&listener).await);
         // The first one is ended properly: StopTracing has the id 1.
         let mut third = accept(&listener).await;
@@ -181,16 +182,37 @@ fn a_session_that_is_being_started_is_ended_in_order() {
         stop.send_replace(true);
         tokio::time::sleep(Duration::from_secs(1)).await;
         started(&mut first).await;
+        let mut stream = Stream::new();
+        first.write_all(&stream.take()).await.expect("read");
         // No second session, but StopTracing, which has the id 1.
         let mut second = accept(&listener).await;
         assert_eq!(asked(&mut second).await, 1);
-        let mut stream = Stream::new();
         stream.end();
         first.write_all(stream.bytes()).await.expect("still read");
         drop(first);
         started(&mut second).await;
     });
     assert_eq!(end.expect("a good end"), End::Stopped);
+}
+
+#[test]
+fn a_session_that_has_not_begun_is_not_stopped() {
+    // A runtime that waits at its start would begin the next session twice, and crash.
+    let (end, _) = watch_until(async |listener, stop| {
+        let mut meters = accept(&listener).await;
+        asked(&mut meters).await;
+        started(&mut meters).await;
+        let mut counters = accept(&listener).await;
+        asked(&mut counters).await;
+        started(&mut counters).await;
+        stop.send_replace(true);
+        for mut stream in [meters, counters] {
+            assert_eq!(stream.read(&mut [0; 1]).await.expect("an end"), 0, "the connection is closed");
+        }
+        let more = tokio::time::timeout(Duration::from_secs(100), listener.accept()).await;
+        assert!(more.is_err(), "nothing else is asked");
+    });
+    assert!(matches!(end, Ok(End::Abandoned)), "{end:?}");
 }
 
 #[test]
@@ -240,12 +262,13 @@ fn what_a_session_tells_at_its_end_has_a_limit() {
         let mut session = accept(&listener).await;
         asked(&mut session).await;
         started(&mut session).await;
+        let mut stream = stream_of("counter");
+        session.write_all(&stream.take()).await.expect("it is read");
         // Once it has started.
         tokio::time::sleep(Duration::from_millis(1)).await;
         stop.send_replace(true);
         let mut stopping = accept(&listener).await;
         assert_eq!(asked(&mut stopping).await, 1);
-        let mut stream = stream_of("counter");
         sample(&mut stream, 1, "counter", 1.0);
         let mut told = 0;
         for value in [2.0, 3.0] {
@@ -277,6 +300,7 @@ fn long_intervals_end_at_once_when_asked() {
             let mut session = accept(&listener).await;
             asked(&mut session).await;
             started(&mut session).await;
+            session.write_all(Stream::new().bytes()).await.expect("read");
             sessions.push(session);
         }
         // Long before the first values.

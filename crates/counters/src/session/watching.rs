@@ -53,6 +53,8 @@ const READ: usize = 32 * 1024;
 pub(super) struct Live {
     session: Session,
     parser: Parser,
+    /// Whether anything was read: a runtime begins to tell at once, unless it waits at its start to be let run.
+    begun: bool,
     meters: bool,
     /// When the target confirmed its start.
     started: Instant,
@@ -100,7 +102,7 @@ impl Watching {
 
     pub(super) fn add(&mut self, session: Session, meters: bool) {
         let parser = Parser::new(Order::AsWritten);
-        self.live.push(Live { session, parser, meters, started: Instant::now() });
+        self.live.push(Live { session, parser, begun: false, meters, started: Instant::now() });
     }
 
     /// Starts a session, and reads those that are there meanwhile: a runtime may take its time.
@@ -277,12 +279,32 @@ impl Watching {
         }
     }
 
+    /// Lets go of the sessions that have not begun, and says whether there are any.
+    ///
+    /// A runtime that waits at its start to be let run keeps a list of sessions to begin then. One that it is asked to
+    /// stop meanwhile stays in that list, by its address, and the next session gets the same one: it is begun twice, and
+    /// the process crashes. Seen on .NET 8, 9 and 10. A session whose connection was closed does no harm there.
+    async fn let_go(&mut self, sink: &mut impl FnMut(Message)) -> bool {
+        let until = Instant::now() + START;
+        while self.live.iter().any(|live| !live.begun) {
+            let Ok((index, read)) = timeout_at(until, any(&mut self.live)).await else { break };
+            if self.took(index, read).is_err() {
+                break;
+            }
+            self.flush(sink);
+        }
+        let all = self.live.len();
+        self.live.retain(|live| live.begun);
+        self.live.len() < all
+    }
+
     /// Ends all sessions, all at once: what a target that doesn't answer costs is waited for once.
     pub(super) async fn stop(&mut self, sink: &mut impl FnMut(Message)) -> Result<End, Error> {
+        let waits = self.let_go(sink).await;
         self.let_collect(sink).await;
         let mut live = std::mem::take(&mut self.live).into_iter();
         let (first, second) = tokio::join!(stop_one(live.next()), stop_one(live.next()));
-        let mut end = Ok(End::Stopped);
+        let mut end = Ok(if waits { End::Abandoned } else { End::Stopped });
         for (ended, mut parser) in [first, second].into_iter().flatten() {
             // What can't be read of the last bytes is of no use to anybody.
             let _ = drain(&mut parser, &mut self.model, &mut self.updates);
@@ -331,6 +353,7 @@ async fn any(live: &mut [Live]) -> (usize, io::Result<usize>) {
             if let Poll::Ready(read) = Pin::new(&mut live.session).poll_read(context, &mut buffer) {
                 live.parser.push(buffer.filled());
                 let count = buffer.filled().len();
+                live.begun |= count > 0;
                 return Poll::Ready((index, read.map(|()| count)));
             }
         }

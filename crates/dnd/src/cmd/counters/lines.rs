@@ -61,8 +61,9 @@ impl Said {
                         && target.board.late(now).is_some_and(|age| age > NOTHING) =>
                 {
                     self.say(format!(
-                        "warning: process {}: nothing has come from the runtime so far: it is stopped, or has none of \
-                         these counters (`dnd counters list` shows the usual ones)",
+                        "warning: process {}: nothing has come from the runtime so far: it is stopped, waits at its \
+                         start to be let run (DOTNET_DiagnosticPorts), or has none of these counters (`dnd counters \
+                         list` shows the usual ones)",
                         target.subject.pid
                     ));
                 }
