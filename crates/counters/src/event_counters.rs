@@ -5,21 +5,20 @@
 //! share the shortest interval that any of them asked for.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use dnd_nettrace::{Event, Value as Field};
 
-use crate::sample::{Notice, Sample, Series, SeriesKind, Source, Update, Value};
+use crate::room::Room;
+use crate::sample::{Sample, Series, SeriesKind, Source, Update, Value};
 use crate::tags::Tags;
 
 /// Turns events into samples.
 #[derive(Debug)]
 pub(crate) struct EventCounters {
     series: HashMap<(String, String), State>,
-    /// The most series that are kept.
-    limit: usize,
-    /// Whether it was told that there are more.
-    limited: bool,
+    room: Room,
 }
 
 #[derive(Debug)]
@@ -48,8 +47,9 @@ impl<'e, 'a> Dictionary<'e, 'a> {
 }
 
 impl EventCounters {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { series: HashMap::new(), limit, limited: false }
+    /// `series` is how many are wanted at most, see [`Room::new`].
+    pub(crate) fn new(series: u32) -> Self {
+        Self { series: HashMap::new(), room: Room::new(series) }
     }
 
     /// The sample that is complete with this event, if any. `wanted` decides by the counter's name; `own_interval` is
@@ -77,28 +77,29 @@ impl EventCounters {
         let timer = set.filter(|ms| *ms > 0.0).map_or(seconds, |ms| ms / 1000.0);
 
         let key = (event.kind.provider.clone(), name.to_owned());
-        if self.series.len() >= self.limit && !self.series.contains_key(&key) {
-            let told = std::mem::replace(&mut self.limited, true);
-            return if told { None } else { Some(Update::Notice(Notice::TimeSeriesLimit)) };
-        }
-        let state = self.series.entry(key).or_insert_with(|| State {
-            series: Arc::new(Series {
-                source: Source::EventCounter,
-                provider: event.kind.provider.clone(),
-                name: name.to_owned(),
-                display_name: first_filled(fields.text("DisplayName"), name),
-                description: String::new(),
-                unit: fields.text("DisplayUnits").to_owned(),
-                kind: if rate { SeriesKind::Rate } else { SeriesKind::Gauge },
-                tags: metadata(fields.text("Metadata")),
-                meter_version: String::new(),
-                meter_tags: Tags::default(),
-                instrument_tags: Tags::default(),
-                instrument_id: None,
-            }),
-            increment: 0.0,
-            seconds: 0.0,
-        });
+        let state = match self.series.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let series = Arc::new(Series {
+                    source: Source::EventCounter,
+                    provider: event.kind.provider.clone(),
+                    name: name.to_owned(),
+                    display_name: first_filled(fields.text("DisplayName"), name),
+                    description: String::new(),
+                    unit: fields.text("DisplayUnits").to_owned(),
+                    kind: if rate { SeriesKind::Rate } else { SeriesKind::Gauge },
+                    tags: metadata(fields.text("Metadata")),
+                    meter_version: String::new(),
+                    meter_tags: Tags::default(),
+                    instrument_tags: Tags::default(),
+                    instrument_id: None,
+                });
+                if !self.room.take(&series) {
+                    return self.room.full();
+                }
+                place.insert(State { series, increment: 0.0, seconds: 0.0 })
+            }
+        };
         if rate {
             state.increment += number;
         }

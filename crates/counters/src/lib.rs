@@ -21,6 +21,7 @@ mod meters;
 mod model;
 pub mod os;
 mod request;
+mod room;
 mod sample;
 mod selection;
 pub mod session;

@@ -9,11 +9,15 @@ use std::sync::Arc;
 use dnd_nettrace::{Event, Payload};
 
 use crate::request::SHARED;
+use crate::room::{Room, brief};
 use crate::sample::{Notice, Sample, Series, SeriesKind, SharedSettings, Source, Update, Value};
 use crate::tags::Tags;
 
 /// Instruments of `System.Runtime` that are declared as counters (.NET 9 and 10) and go up and down.
 const MISTYPED: [&str; 2] = ["dotnet.thread_pool.thread.count", "dotnet.thread_pool.queue.length"];
+
+/// So many quantiles of a histogram are kept.
+const MOST_QUANTILES: usize = 100;
 
 /// What tells instruments apart: the runtime's number where it has one, else all that is known of the name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,6 +32,8 @@ struct Instrument {
     description: String,
     meter_tags: Tags,
     instrument_tags: Tags,
+    /// What was taken for it of the room.
+    bytes: usize,
 }
 
 /// A series, and the collection of values in which it had its last one.
@@ -45,15 +51,11 @@ pub(crate) struct Meters {
     client: String,
     instruments: HashMap<InstrumentKey, Instrument>,
     series: HashMap<InstrumentKey, HashMap<String, Known>>,
-    count: usize,
     /// How many collections of values have begun.
     collection: u64,
     /// Instruments of which it was told that they can't be told apart.
     ambiguous: HashSet<InstrumentKey>,
-    /// The most series and instruments that are kept.
-    limit: usize,
-    /// Whether it was told that there are more.
-    limited: bool,
+    room: Room,
     /// Meters that report instruments.
     reporting: HashSet<String>,
     /// Whether the target has the Metrics provider: any of its events was seen.
@@ -101,17 +103,16 @@ impl Fields<'_> {
 }
 
 impl Meters {
-    pub(crate) fn new(client: &str, interval: f64, limit: usize) -> Self {
+    /// `series` is how many are wanted at most, see [`Room::new`].
+    pub(crate) fn new(client: &str, interval: f64, series: u32) -> Self {
         Self {
             session: SHARED.to_owned(),
             client: client.to_owned(),
             instruments: HashMap::new(),
             series: HashMap::new(),
-            count: 0,
             collection: 0,
             ambiguous: HashSet::new(),
-            limit,
-            limited: false,
+            room: Room::new(series),
             reporting: HashSet::new(),
             present: false,
             collected: false,
@@ -154,7 +155,7 @@ impl Meters {
             "MultipleSessionsNotSupportedError" => {
                 // We get no data of our own. What the other session sends is seen by all.
                 let running = fields.text("runningSessionId");
-                let id = if running.is_empty() { session } else { running }.to_owned();
+                let id = brief(if running.is_empty() { session } else { running });
                 if id != self.session {
                     self.session.clone_from(&id);
                     updates.push(Update::Notice(Notice::OtherSession { id }));
@@ -166,7 +167,7 @@ impl Meters {
                     && let Some(settings) = shared_settings(&fields)
                 {
                     self.interval = settings.interval;
-                    self.limit = self.limit.max(settings.max_time_series as usize);
+                    self.room.allow(settings.max_time_series);
                     updates.push(Update::Notice(Notice::SharedSettings(settings)));
                 }
                 return;
@@ -181,7 +182,7 @@ impl Meters {
             // Somebody else's session: nobody told us its interval.
             self.measure(&fields);
         }
-        let message = || fields.text("errorMessage").to_owned();
+        let message = || brief(fields.text("errorMessage"));
         let kind = match event.kind.name.as_str() {
             "CounterRateValuePublished" if fields.0.get("value").is_none() => SeriesKind::Rate,
             "CounterRateValuePublished" if MISTYPED.contains(&fields.text("instrumentName")) => {
@@ -225,8 +226,8 @@ impl Meters {
         let Some(value) = value else { return };
         if let Some(series) = self.series(fields.instrument(), kind, &fields, updates) {
             updates.push(Update::Sample(Sample { series, unix_nanos, interval: self.interval, value }));
-        } else if !std::mem::replace(&mut self.limited, true) {
-            updates.push(Update::Notice(Notice::TimeSeriesLimit));
+        } else {
+            updates.extend(self.room.full());
         }
     }
 
@@ -246,30 +247,48 @@ impl Meters {
     }
 
     fn begin(&mut self, fields: &Fields<'_>, updates: &mut Vec<Update>) {
-        let meter = fields.text("meterName").to_owned();
-        if self.instruments.len() >= self.limit {
+        let meter = fields.text("meterName");
+        let [description, meter_tags, instrument_tags] =
+            ["description", "meterTags", "instrumentTags"].map(|name| fields.text(name));
+        let names = meter.len() + fields.text("meterVersion").len() + fields.text("instrumentName").len();
+        let bytes = 512 + 2 * names + description.len() + 3 * (meter_tags.len() + instrument_tags.len());
+        let key = fields.instrument();
+        let known = self.forget(&key);
+        let new = !self.reporting.contains(meter);
+        // A Meter stays known when its instruments are gone.
+        if !self.room.take_bytes(if new { bytes + 512 + meter.len() } else { bytes }) {
+            updates.extend(self.room.full());
             return;
         }
         let instrument = Instrument {
-            description: fields.text("description").to_owned(),
-            meter_tags: Tags::parse(fields.text("meterTags")),
-            instrument_tags: Tags::parse(fields.text("instrumentTags")),
+            description: description.to_owned(),
+            meter_tags: Tags::parse(meter_tags),
+            instrument_tags: Tags::parse(instrument_tags),
+            bytes,
         };
-        let key = fields.instrument();
         // It is told again for everyone who joins the session. Where it says something else this time, there are two
         // such instruments, and the values of neither can be given to it.
-        let other = self.instruments.get(&key).is_some_and(|known| *known != instrument);
-        self.instruments.insert(key, if other { Instrument::default() } else { instrument });
-        if self.reporting.insert(meter.clone()) {
-            updates.push(Update::EventCountersSuperseded { provider: meter });
+        let other = known.is_some_and(|known| known != instrument);
+        self.instruments
+            .insert(key, if other { Instrument { bytes, ..Instrument::default() } } else { instrument });
+        if new {
+            self.reporting.insert(meter.to_owned());
+            updates.push(Update::EventCountersSuperseded { provider: meter.to_owned() });
         }
+    }
+
+    /// Forgets what was said of an instrument, and gives that.
+    fn forget(&mut self, key: &InstrumentKey) -> Option<Instrument> {
+        let instrument = self.instruments.remove(key)?;
+        self.room.give_bytes(instrument.bytes);
+        Some(instrument)
     }
 
     fn end(&mut self, fields: &Fields<'_>, updates: &mut Vec<Update>) {
         let key = fields.instrument();
-        self.instruments.remove(&key);
+        self.forget(&key);
         let series = self.series.remove(&key).unwrap_or_default();
-        self.count -= series.len().min(self.count);
+        series.values().for_each(|known| self.room.give(&known.series));
         self.ambiguous.remove(&key);
         updates.extend(series.into_values().map(|known| Update::Ended(known.series)));
     }
@@ -293,9 +312,6 @@ impl Meters {
             }
             return Some(series);
         }
-        if self.count >= self.limit {
-            return None;
-        }
         let instrument = self.instruments.get(&key).cloned().unwrap_or_default();
         let name = fields.text("instrumentName").to_owned();
         let series = Arc::new(Series {
@@ -312,20 +328,22 @@ impl Meters {
             instrument_tags: instrument.instrument_tags,
             instrument_id: if let InstrumentKey::Id(id) = key { Some(id) } else { None },
         });
-        self.count += 1;
+        if !self.room.take(&series) {
+            return None;
+        }
         let known = Known { series: Arc::clone(&series), collection };
         self.series.entry(key).or_default().insert(tags.to_owned(), known);
         Some(series)
     }
 }
 
-/// `0.5=1;0.95=2;0.99=3`.
+/// `0.5=1;0.95=2;0.99=3`; .NET sends these three.
 fn quantiles(text: &str) -> Vec<(f64, f64)> {
     let pair = |part: &str| {
         let (quantile, value) = part.split_once('=')?;
         Some((quantile.parse().ok()?, value.parse().ok()?))
     };
-    text.split(';').filter_map(pair).collect()
+    text.split(';').filter_map(pair).take(MOST_QUANTILES).collect()
 }
 
 fn shared_settings(fields: &Fields<'_>) -> Option<SharedSettings> {

@@ -5,12 +5,9 @@ use dnd_nettrace::{Event, Item, TraceInfo};
 use crate::event_counters::EventCounters;
 use crate::meters::Meters;
 use crate::request::{METRICS, Request};
+use crate::room::brief;
 use crate::sample::{Notice, Update};
 use crate::selection::{KEPT_BESIDE_METER, SYSTEM_RUNTIME, Selection};
-
-/// So many series of a process are kept, unless more time series are asked for. Runtimes keep to their own limit, which
-/// is lower; but what comes from a process is not to decide how much memory this one needs.
-const MOST_SERIES: usize = 10_000;
 
 /// Understands the events of one session. No I/O: [`Model::item`] takes what the parser finds.
 #[derive(Debug)]
@@ -27,13 +24,12 @@ impl Model {
     #[must_use]
     pub fn new(request: &Request) -> Self {
         let interval = request.interval.as_secs_f64();
-        let limit = MOST_SERIES.max(request.max_time_series as usize);
         Self {
             selection: request.selection.clone(),
             interval,
             trace: None,
-            event_counters: EventCounters::new(limit),
-            meters: Meters::new(&request.client, interval, limit),
+            event_counters: EventCounters::new(request.max_time_series),
+            meters: Meters::new(&request.client, interval, request.max_time_series),
         }
     }
 
@@ -86,11 +82,8 @@ impl Model {
             "EventSourceMessage" => {
                 let payload = event.decode();
                 let message = payload.unwrapped().iter().find_map(|(_, value)| value.as_text());
-                let message = message.unwrap_or_default().to_owned();
-                updates.push(Update::Notice(Notice::EventSourceError {
-                    provider: provider.to_owned(),
-                    message,
-                }));
+                let message = brief(message.unwrap_or_default());
+                updates.push(Update::Notice(Notice::EventSourceError { provider: brief(provider), message }));
             }
             _ => {}
         }

@@ -349,6 +349,58 @@ fn more_series_than_anybody_needs() {
 }
 
 #[test]
+fn series_longer_than_anybody_needs() {
+    let mut bench = Bench::new("M,P", 1.0);
+    let long = "x".repeat(200_000);
+    // 10,000 of them would be gigabytes.
+    let mut gauge = |n: usize| {
+        let tags = format!("n={n},x={long}");
+        let fields = [("tags", Written::Text(&tags)), ("lastValue", Written::Text("1"))];
+        bench.metric("GaugeValuePublished", ("M", "g"), &fields)
+    };
+    let kept = (0..100).take_while(|&n| values(&gauge(n)).len() == 1).count();
+    assert!((10..99).contains(&kept), "{kept} series");
+    assert_eq!(gauge(300), [], "it was told");
+    assert_eq!(values(&gauge(0)).len(), 1, "those that are there go on");
+    assert_eq!(notices(&bench.metric("EndInstrumentReporting", ("M", "g"), &[])), []);
+
+    // There is room again.
+    let mut begin = |instrument: &str, meter: &str, n: usize| {
+        let tags = format!("n={n},x={long}");
+        bench.metric("BeginInstrumentReporting", (meter, instrument), &[("meterTags", Written::Text(&tags))])
+    };
+    for n in 0..100 {
+        let expected = if n == 0 { 1 } else { 0 };
+        assert_eq!(begin("again and again", "M", n).len(), expected, "number {n}");
+    }
+    let told = (0..100).map(|n| begin(&n.to_string(), "M", n)).filter(|updates| !updates.is_empty()).count();
+    assert_eq!(told, 0, "that there is no room was told before");
+    let counter = |n: usize| format!("{n}{long}");
+    let mut counter = |n: usize| bench.counter("P", &counter(n), 1.0, false, 1.0, "Interval=1000");
+    let kept = (0..100).take_while(|&n| values(&counter(n)).len() == 1).count();
+    assert!((10..99).contains(&kept), "{kept} counters");
+}
+
+#[test]
+fn histograms_of_more_quantiles_than_there_are() {
+    let mut bench = Bench::new("M", 1.0);
+    let quantiles = "0.5=1;".repeat(10_000);
+    let fields = [("tags", Written::Text("")), ("quantiles", Written::Text(&quantiles))];
+    let updates = bench.metric("HistogramValuePublished", ("M", "h"), &fields);
+    let [(_, Value::Histogram { quantiles, .. }, _)] = &values(&updates)[..] else { panic!("{updates:?}") };
+    assert_eq!(quantiles.len(), 100);
+}
+
+#[test]
+fn what_a_target_complains_about_at_length() {
+    let mut bench = Bench::new("P", 1.0);
+    let long = "ü".repeat(100_000);
+    let updates = bench.send("P", "EventSourceMessage", &[("message", Written::Text(&long))]);
+    let [Notice::EventSourceError { message, .. }] = &notices(&updates)[..] else { panic!() };
+    assert_eq!(message.chars().count(), 2001);
+}
+
+#[test]
 fn nothing_is_missed_of_a_runtime_that_is_not_asked() {
     let start = Instant::now();
     let board = Board::new(Duration::from_secs(1), start);

@@ -79,6 +79,9 @@ pub enum Damage {
     /// A stack refers to bytes beyond the limit of what is kept.
     #[error("stacks take more than {0} bytes")]
     StacksTooLarge(usize),
+    /// The descriptions of events are longer than what is kept.
+    #[error("descriptions of events take more than {0} bytes")]
+    TypesTooLarge(usize),
 }
 
 impl Explain for Error {

@@ -7,6 +7,8 @@ use crate::error::Damage;
 
 /// Real programs have a few thousand event types at most.
 const MOST_TYPES: usize = 1 << 17;
+/// Bytes of memory that they take.
+const MOST_BYTES: usize = 32 << 20;
 /// Real types nest three or four deep.
 const DEEPEST: usize = 16;
 
@@ -43,12 +45,23 @@ impl EventType {
         opcode: None,
         fields: Vec::new(),
     };
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.provider.len() + self.name.len() + fields_bytes(&self.fields)
+    }
+}
+
+fn fields_bytes(fields: &[Field]) -> usize {
+    fields.iter().map(|field| size_of::<Field>() + field.name.len() + field.kind.bytes()).sum()
 }
 
 /// The types that a stream has described so far, by the ids that it gave them.
 #[derive(Debug, Default)]
 pub(crate) struct EventTypes {
     types: Vec<EventType>,
+    /// Bytes that they take.
+    bytes: usize,
     index: HashMap<u32, usize>,
 }
 
@@ -61,6 +74,11 @@ impl EventTypes {
         if self.types.len() >= MOST_TYPES {
             return Err(Damage::TooMany(MOST_TYPES));
         }
+        let bytes = self.bytes + event_type.bytes();
+        if bytes > MOST_BYTES {
+            return Err(Damage::TypesTooLarge(MOST_BYTES));
+        }
+        self.bytes = bytes;
         self.index.insert(id, self.types.len());
         self.types.push(event_type);
         Ok(())
@@ -77,6 +95,7 @@ impl EventTypes {
 
     pub(crate) fn clear(&mut self) {
         self.types.clear();
+        self.bytes = 0;
         self.index.clear();
     }
 }
@@ -132,6 +151,15 @@ pub enum FieldType {
 }
 
 impl FieldType {
+    /// Bytes of memory that it refers to.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Array(item) | Self::FixedArray(_, item) => size_of::<Self>() + item.bytes(),
+            Self::Object(fields) => fields_bytes(fields),
+            _ => 0,
+        }
+    }
+
     /// Whether a truth value of uncertain size is in it.
     pub(crate) fn has_bool(&self) -> bool {
         match self {

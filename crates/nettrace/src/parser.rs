@@ -14,6 +14,9 @@ use crate::stacks::Stacks;
 use crate::tables::Tables;
 use crate::waiting::{Record, Waiting};
 
+/// Notes that one block may leave: what it has beyond that is added up, or only counted.
+const MOST_NOTES: usize = 1 << 10;
+
 /// The order in which events are handed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -58,6 +61,8 @@ struct Current {
     at: usize,
     encoding: Encoding,
     header: Header,
+    /// Events that can't be understood.
+    unknown: usize,
 }
 
 impl Parser {
@@ -198,14 +203,21 @@ impl Parser {
 
     fn damaged(&mut self, block: Block, what: impl Into<Damage>) {
         self.statistics.damaged += 1;
-        let error = Error::Block { block: block.kind, offset: block.offset, what: what.into() };
-        self.notes.push_back(Note::Damaged(error));
+        if self.notes.len() < MOST_NOTES {
+            let error = Error::Block { block: block.kind, offset: block.offset, what: what.into() };
+            self.notes.push_back(Note::Damaged(error));
+        }
     }
 
     fn dropped(&mut self, thread: u64, count: u32) {
         if count > 0 {
-            self.statistics.dropped += u64::from(count);
-            self.notes.push_back(Note::Dropped(Dropped { thread, count }));
+            self.statistics.dropped = self.statistics.dropped.saturating_add(count.into());
+            let dropped = Dropped { thread, count };
+            let full = self.notes.len() >= MOST_NOTES;
+            match self.notes.back_mut() {
+                Some(Note::Dropped(last)) if full => last.count = last.count.saturating_add(count),
+                _ => self.notes.push_back(Note::Dropped(dropped)),
+            }
         }
     }
 
@@ -240,11 +252,11 @@ impl Parser {
             BlockKind::RemoveThread => {
                 let mut gaps = Vec::new();
                 let done = self.tables.remove_threads(bytes, |thread, sequence| {
-                    gaps.push((thread, self.sequences.point(thread, sequence)));
+                    lose(&mut gaps, thread, self.sequences.point(thread, sequence));
                     self.sequences.remove(thread);
                 });
-                for (thread, count) in gaps {
-                    self.dropped(thread, count);
+                for gap in gaps {
+                    self.dropped(gap.thread, gap.count);
                 }
                 done
             }
@@ -275,7 +287,13 @@ impl Parser {
             (_, 0) => Encoding::Plain,
             _ => Encoding::Compressed,
         };
-        Ok(Current { block, at: block.start + usize::from(size), encoding, header: Header::default() })
+        Ok(Current {
+            block,
+            at: block.start + usize::from(size),
+            encoding,
+            header: Header::default(),
+            unknown: 0,
+        })
     }
 
     /// Header and payload of the next blob of a block.
@@ -312,7 +330,7 @@ impl Parser {
         };
         current.at = Self::after(&current, &record);
         current.header = record.header;
-        let block = current.block;
+        let (block, unknown) = (current.block, current.unknown);
         self.current = Some(current);
 
         let header = &mut record.header;
@@ -327,7 +345,13 @@ impl Parser {
         let (writer, metadata) = (header.capture_thread, header.metadata);
         self.dropped(writer, lost);
         let Some(event_type) = self.types.find(metadata) else {
-            self.damaged(block, Damage::UnknownMetadata(metadata));
+            if let Some(current) = &mut self.current {
+                current.unknown += 1;
+            }
+            match unknown {
+                0..MOST_NOTES => self.damaged(block, Damage::UnknownMetadata(metadata)),
+                _ => self.statistics.damaged += 1,
+            }
             return None;
         };
         record.event_type = event_type;
@@ -421,16 +445,13 @@ impl Parser {
                 } else {
                     (cursor.u64()?, cursor.u32()?)
                 };
-                let lost = sequences.point(thread, sequence);
-                if lost > 0 {
-                    gaps.push((thread, lost));
-                }
+                lose(&mut gaps, thread, sequences.point(thread, sequence));
             }
             Ok(())
         })();
-        for (thread, lost) in gaps {
-            let thread = if version6 { self.tables.thread(thread) } else { thread };
-            self.dropped(thread, lost);
+        for gap in gaps {
+            let thread = if version6 { self.tables.thread(gap.thread) } else { gap.thread };
+            self.dropped(thread, gap.count);
         }
         if let Err(damage) = read {
             self.damaged(block, damage);
@@ -445,5 +466,15 @@ impl Parser {
                 self.types.clear();
             }
         }
+    }
+}
+
+/// Notes the lost events of a thread. A block has room for millions of threads: most of such are added up.
+fn lose(gaps: &mut Vec<Dropped>, thread: u64, count: u32) {
+    let full = gaps.len() >= MOST_NOTES;
+    match gaps.last_mut() {
+        _ if count == 0 => {}
+        Some(last) if full => last.count = last.count.saturating_add(count),
+        _ => gaps.push(Dropped { thread, count }),
     }
 }

@@ -177,6 +177,55 @@ fn an_event_that_is_described_again_and_again() {
     assert_eq!((times(&seen), parser.statistics().damaged), (vec![(2, 0)], 0));
 }
 
+/// A stream of one block, and how many items of damage and of lost events are handed out of it.
+fn notes(name: &str, contents: &[u8]) -> (usize, Vec<u64>, Statistics) {
+    let mut stream = Written::new();
+    stream.block(name, contents);
+    stream.end();
+    let (seen, parser, end) = parse(Order::AsWritten, [stream.bytes()]);
+    assert_eq!(end, Ok(()));
+    let damaged = seen.iter().filter(|seen| matches!(seen, Seen::Damaged(_))).count();
+    let lost = |seen: &Seen| if let Seen::Dropped(lost) = seen { Some(lost.count.into()) } else { None };
+    (damaged, seen.iter().filter_map(lost).collect(), parser.statistics())
+}
+
+#[test]
+fn a_block_of_nothing_but_damage() {
+    // Each item of such a block takes two bytes, and a note of it a hundred.
+    let many = 100_000;
+    let blobs = |first: &[u8]| [&[4, 0, 1, 0], first, &vec![0; 2 * many]].concat();
+    let (damaged, _, statistics) = notes("MetadataBlock", &blobs(&[]));
+    assert_eq!((damaged, statistics.damaged), (1024, many as u64));
+    let (damaged, _, statistics) = notes("EventBlock", &blobs(&[0x81, 9, 0, 0]));
+    assert_eq!((damaged, statistics.damaged), (1024, many as u64 + 1));
+
+    let threads: u64 = many as u64;
+    let mut point = [&[0; 8][..], &(many as u32).to_le_bytes()].concat();
+    (0..threads).for_each(|n| point.extend([n.to_le_bytes().as_slice(), &3u32.to_le_bytes()].concat()));
+    let (_, lost, statistics) = notes("SPBlock", &point);
+    assert_eq!((lost.len(), lost.iter().sum(), statistics.dropped), (1024, 3 * threads, 3 * threads));
+}
+
+#[test]
+fn descriptions_of_events_without_end() {
+    let mut stream = Written::new();
+    // A field takes six bytes here, and ten times as much when it is read.
+    let fields = vec![("", write::Value::I32(0)); 5000];
+    for id in 1..=200 {
+        stream.describe(id, "S", id, "E", &fields);
+    }
+    stream.events(&[WrittenEvent { metadata: 1, sequence: 1, timestamp: 2, ..Default::default() }]);
+    stream.end();
+    let (seen, parser, end) = parse(Order::AsWritten, [stream.bytes()]);
+    assert_eq!(end, Ok(()));
+    assert_eq!(times(&seen), [(2, 0)], "what was described first is known");
+    let too_large =
+        |seen: &&Seen| matches!(seen, Seen::Damaged(Error::Block { what: Damage::TypesTooLarge(_), .. }));
+    let refused = seen.iter().filter(too_large).count();
+    assert!((50..150).contains(&refused), "{refused} of 200");
+    assert_eq!(parser.statistics().damaged, refused as u64);
+}
+
 #[test]
 fn damage_stays_in_its_block() {
     let mut stream = Written::new();

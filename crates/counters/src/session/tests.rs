@@ -354,3 +354,26 @@ fn without_sessions_a_process_is_known_by_its_start() {
         assert!((10..=11).contains(&after.as_secs()), "{later}: {after:?}");
     }
 }
+
+#[test]
+fn a_block_of_more_events_than_there_can_be() {
+    // What comes of them is handed on a part at a time, and nothing else waits until all are understood.
+    let watched = watch_for("A", Duration::from_secs(1), |listener, stop| async move {
+        let mut first = accept(&listener).await;
+        asked(&mut first).await;
+        started(&mut first).await;
+        let mut stream = Stream::new();
+        stream.describe(1, "A", 1, "EventSourceMessage", &[]);
+        // Two bytes for each event but the first.
+        stream.block("EventBlock", &[&[4, 0, 1, 0, 0x81, 1, 0, 0][..], &[0; 400_000]].concat());
+        stream.end();
+        first.write_all(stream.bytes()).await.expect("room");
+        let second = listener.accept().await;
+        drop((first, second));
+        stop.send_replace(true);
+    });
+    let updates = |message: &Message| if let Message::Updates(updates) = message { updates.len() } else { 0 };
+    let all: Vec<usize> = watched.messages.iter().map(updates).collect();
+    assert_eq!(all.iter().sum::<usize>(), 200_001);
+    assert!(all.iter().all(|&part| part <= 4096), "{all:?}");
+}

@@ -49,6 +49,9 @@ pub(super) const REST: usize = 32 << 20;
 /// How much is read at a time. An interval's values of usual programs are less.
 const READ: usize = 32 * 1024;
 
+/// How many events are understood at a time. An interval's values of usual programs are less.
+const TURN: usize = 4096;
+
 /// A session and the reader of its stream.
 pub(super) struct Live {
     session: Session,
@@ -141,9 +144,7 @@ impl Watching {
                 },
                 read = any(&mut self.live) => read,
             };
-            let took = self.took(index, read);
-            self.flush(sink);
-            took.map_err(Pause::Failed)?;
+            self.took(index, read, sink).await.map_err(Pause::Failed)?;
             if let Some(end) = self.over() {
                 return Err(Pause::End(end));
             }
@@ -160,22 +161,32 @@ impl Watching {
             if let Some(settings) = self.settings.take().filter(|_| take_over) {
                 return Pause::Settings(settings);
             }
-            let (index, read) = tokio::select! {
+            // What is left when it is to stop is read at the end.
+            let read = tokio::select! {
                 biased;
                 () = stopped(stop) => return Pause::Stop,
-                read = any(&mut self.live) => read,
+                read = self.read_some(sink) => read,
             };
-            let took = self.took(index, read);
-            self.flush(sink);
-            if let Err(error) = took {
+            if let Err(error) = read {
                 return Pause::Failed(error);
             }
         }
         Pause::End(self.over().unwrap_or(End::TargetDied))
     }
 
+    /// Reads from the first stream that has something. Can be given up at any time: nothing is lost then.
+    async fn read_some(&mut self, sink: &mut impl FnMut(Message)) -> Result<(), Error> {
+        let (index, read) = any(&mut self.live).await;
+        self.took(index, read, sink).await
+    }
+
     /// Takes in what was read from a stream (the parser has it); one that has ended is left out from here on.
-    fn took(&mut self, index: usize, read: io::Result<usize>) -> Result<(), Error> {
+    async fn took(
+        &mut self,
+        index: usize,
+        read: io::Result<usize>,
+        sink: &mut impl FnMut(Message),
+    ) -> Result<(), Error> {
         if index >= self.live.len() {
             return Ok(());
         }
@@ -192,15 +203,23 @@ impl Watching {
         if over {
             live.parser.finish();
         }
-        let drained = drain(&mut live.parser, &mut self.model, &mut self.updates);
-        let settings = self.updates.iter().find_map(|update| match update {
-            Update::Notice(Notice::SharedSettings(settings)) => Some(*settings),
-            _ => None,
-        });
-        self.settings = self.settings.or(settings);
-        if over {
+        let drained = loop {
+            let Some(live) = self.live.last_mut() else { return Ok(()) };
+            let drained = drain(&mut live.parser, &mut self.model, &mut self.updates);
+            let settings = self.updates.iter().find_map(|update| match update {
+                Update::Notice(Notice::SharedSettings(settings)) => Some(*settings),
+                _ => None,
+            });
+            self.settings = self.settings.or(settings);
+            self.flush(sink);
+            match drained {
+                Ok(Drained::Part) => yield_now().await,
+                Ok(Drained::All) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if over && let Some(live) = self.live.pop() {
             self.complete = Some(self.complete.unwrap_or(true) && live.parser.is_complete());
-            self.live.pop();
         }
         Ok(drained?)
     }
@@ -209,9 +228,7 @@ impl Watching {
     async fn let_end(&mut self, sink: &mut impl FnMut(Message)) -> Option<End> {
         let until = Instant::now() + ENDING;
         while !self.live.is_empty() {
-            let (index, read) = timeout_at(until, any(&mut self.live)).await.ok()?;
-            self.took(index, read).ok()?;
-            self.flush(sink);
+            timeout_at(until, self.read_some(sink)).await.ok()?.ok()?;
         }
         self.over()
     }
@@ -238,13 +255,11 @@ impl Watching {
             let read = tokio::select! {
                 biased;
                 () = stopped(stop) => return,
-                read = timeout_at(until, any(&mut self.live)) => read,
+                read = timeout_at(until, self.read_some(sink)) => read,
             };
-            let Ok((index, read)) = read else { return };
-            if self.took(index, read).is_err() {
+            if !matches!(read, Ok(Ok(()))) {
                 return;
             }
-            self.flush(sink);
         }
     }
 
@@ -271,11 +286,9 @@ impl Watching {
                 // Nothing was heard of Meters yet; that does not mean that there are none.
                 due + START
             };
-            let Ok((index, read)) = timeout_at(until, any(&mut self.live)).await else { return };
-            if self.took(index, read).is_err() {
+            if !matches!(timeout_at(until, self.read_some(sink)).await, Ok(Ok(()))) {
                 return;
             }
-            self.flush(sink);
         }
     }
 
@@ -287,11 +300,9 @@ impl Watching {
     async fn let_go(&mut self, sink: &mut impl FnMut(Message)) -> bool {
         let until = Instant::now() + START;
         while self.live.iter().any(|live| !live.begun) {
-            let Ok((index, read)) = timeout_at(until, any(&mut self.live)).await else { break };
-            if self.took(index, read).is_err() {
+            if !matches!(timeout_at(until, self.read_some(sink)).await, Ok(Ok(()))) {
                 break;
             }
-            self.flush(sink);
         }
         let all = self.live.len();
         self.live.retain(|live| live.begun);
@@ -307,7 +318,14 @@ impl Watching {
         let mut end = Ok(if waits { End::Abandoned } else { End::Stopped });
         for (ended, mut parser) in [first, second].into_iter().flatten() {
             // What can't be read of the last bytes is of no use to anybody.
-            let _ = drain(&mut parser, &mut self.model, &mut self.updates);
+            let until = Instant::now() + STOP;
+            while let Ok(Drained::Part) = drain(&mut parser, &mut self.model, &mut self.updates) {
+                self.flush(sink);
+                yield_now().await;
+                if Instant::now() > until {
+                    break;
+                }
+            }
             match ended {
                 Ok(()) => {}
                 Err(dnd_ipc::Error::NotFinished { .. } | dnd_ipc::Error::NoAnswer { .. }) => {
@@ -362,15 +380,23 @@ async fn any(live: &mut [Live]) -> (usize, io::Result<usize>) {
     .await
 }
 
+/// How much of what a parser holds was taken out.
+enum Drained {
+    All,
+    /// So much that others should have a turn: a block that is no runtime's can hold millions of events.
+    Part,
+}
+
 fn drain(
     parser: &mut Parser,
     model: &mut Model,
     updates: &mut Vec<Update>,
-) -> Result<(), dnd_nettrace::Error> {
-    while let Some(item) = parser.read()? {
+) -> Result<Drained, dnd_nettrace::Error> {
+    for _ in 0..TURN {
+        let Some(item) = parser.read()? else { return Ok(Drained::All) };
         model.item(&item, updates);
     }
-    Ok(())
+    Ok(Drained::Part)
 }
 
 /// Starts a session. A runtime that is starting refuses for a moment.
