@@ -3,8 +3,8 @@
 //! The runtime keeps no names: a method table leads to a module and a row of its metadata, and for generic types to the
 //! method tables of the arguments (`vm/generics.cpp`, `vm/typedesc.h`, `vm/typestring.cpp` of dotnet/runtime).
 
-use dnd_metadata::Metadata;
 use dnd_metadata::signature::Type;
+use dnd_metadata::{Metadata, Table};
 
 use crate::runtime::Runtime;
 use crate::types::MethodTable;
@@ -189,7 +189,9 @@ impl Runtime<'_> {
         if self.layout().method_table.wide_token || table.row != 0xffff {
             return Some(table.row);
         }
-        let count = crate::modules::type_def_count(self.target(), self.layout(), module);
+        // A damaged map may claim more than there are, and a damaged type may look like one of these.
+        let rows = self.module(module).metadata().map_or(0, |m| m.rows(Table::TypeDef).saturating_add(1));
+        let count = crate::modules::type_def_count(self.target(), self.layout(), module).min(rows);
         (0xffff..count).find(|&row| {
             let entry = crate::modules::type_def_table(self.target(), self.layout(), module, row);
             entry == table.address || entry == table.canonical

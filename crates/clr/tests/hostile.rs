@@ -326,3 +326,26 @@ fn any_damage_to_busy_runtimes_ends_in_an_answer_or_an_error() {
     cores.extend(shared.iter().filter(|core| core.name.contains("busy")).map(|core| core.path.clone()));
     try_all(&cores, 100, 50);
 }
+
+#[test]
+fn a_type_that_claims_to_be_one_of_many() {
+    // The rows of types beyond 65,534 are looked for in the map of their module. Before .NET 9 only.
+    for runtime in one_per_major() {
+        let core = Core::open(&core(&runtime, "Leak", &CoreSpec::with_args(&["100", "10"])).path()).unwrap();
+        let target = WithFiles::new(core, FileOptions::default());
+        let sound = Runtime::open(&target).unwrap();
+        let table = tables(&sound)[0];
+        let module = sound.method_table(table).unwrap().module(&target, sound.layout()).unwrap();
+        let mut damaged = Patched::new(&target);
+        damaged.write(table + 10, &[0xff; 2]);
+        damaged.write(module + sound.layout().module.type_def_map + 16, &[0xff; 4]);
+        let watched = Watched::new(&damaged, u64::MAX);
+        let runtime = Runtime::open(&watched).unwrap();
+        let claims = runtime.method_table(table).unwrap();
+        let before = watched.asked();
+        let row = runtime.definition_row(&claims, module);
+        let asked = watched.asked() - before;
+        assert!(asked < 1000, "{asked} reads of {}", sound.layout().major);
+        assert!(sound.layout().method_table.wide_token || row.is_none());
+    }
+}
