@@ -2,8 +2,9 @@
 //!
 //! Layout: `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/` of Linux.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use super::text;
 
 /// Limits from here on mean "none" in version 1 (the largest number of pages).
 const NO_LIMIT: u64 = 1 << 62;
@@ -48,7 +49,7 @@ impl Reading {
 impl Group {
     /// Finds the cgroup of a process; `None` where none is in sight.
     pub(super) fn of(proc: &Path, cgroups: &Path, pid: u32) -> Option<Self> {
-        let text = |who: &str| fs::read_to_string(proc.join(who).join("cgroup")).unwrap_or_default();
+        let text = |who: &str| text(&proc.join(who).join("cgroup"));
         let (its, ours) = (text(&pid.to_string()), text("self"));
         let lines = |text: &str| -> Vec<(String, String)> {
             let line = |line: &str| {
@@ -153,7 +154,7 @@ impl Group {
 }
 
 fn read(folder: &Path, file: &str) -> String {
-    fs::read_to_string(folder.join(file)).unwrap_or_default()
+    text(&folder.join(file))
 }
 
 /// A file with one number; `max` is none.

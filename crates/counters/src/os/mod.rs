@@ -7,10 +7,14 @@
 mod cgroup;
 mod process;
 
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
 
 use crate::sample::{Sample, Series, SeriesKind, Source, Update, Value};
 use crate::selection::Selection;
@@ -166,7 +170,7 @@ impl Probe {
     }
 
     fn reading(&mut self, now: Instant) -> Reading {
-        let text = |file: &str| fs::read_to_string(self.proc.join(file)).unwrap_or_default();
+        let text = |file: &str| text(&self.proc.join(file));
         let wants = |name: &str| self.series.iter().any(|(_, s)| s.provider == OS && s.name == name);
         let Some(process) = process::Reading::parse(&text("stat"), &text("status")) else {
             return Reading::default();
@@ -188,6 +192,21 @@ impl Probe {
         }
         reading
     }
+}
+
+/// What is in a file; nothing if it can't be read. A process's name, which need not be UTF-8, stands in some of them. And
+/// some are looked for below the root of the process, where anything may be: a pipe that nobody writes to, a device.
+fn text(path: &Path) -> String {
+    const LONGEST: u64 = 1 << 20;
+    let read = || -> io::Result<Vec<u8>> {
+        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+        let mut bytes = Vec::new();
+        if file.metadata()?.is_file() {
+            file.take(LONGEST).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 /// The value of a counter of [`COUNTERS`]; amounts need a reading before.
@@ -237,6 +256,8 @@ fn value(place: usize, now: &Reading, before: Option<&(Instant, Reading)>, time:
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Writes files of a made-up machine.
@@ -385,6 +406,39 @@ mod tests {
             throttled_micros: Some(5000),
         };
         assert_eq!(reading, expected);
+    }
+
+    #[test]
+    fn files_that_are_none() {
+        let (_scratch, root) = dnd_testkit::Dnd::scratch();
+        let process = root.join("proc/7");
+        let groups = process.join("root/sys/fs/cgroup");
+        // As another container's, where the process can put there what it likes.
+        write(
+            &root,
+            &[
+                ("proc/7/status", "Name:\ta\nVmRSS:\t 100 kB\n"),
+                ("proc/7/cgroup", "0::/../other\n"),
+                ("proc/7/root/sys/fs/cgroup/memory.current", "600000\n"),
+            ],
+        );
+        // Half of a letter, where the kernel cut the name.
+        let half = [&b"7 (dienst \xc3) S"[..], stat(100, 5).split_once(" S").unwrap().1.as_bytes()].concat();
+        fs::write(process.join("stat"), half).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(groups.join("memory.max")).status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", groups.join("cpu.max")).unwrap();
+        let selection = Selection::parse("OS[rss],cgroup").unwrap();
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut probe =
+            Probe::at(&root.join("proc"), &root.join("cg"), 7, &selection, second, start).unwrap();
+        let mut updates = Vec::new();
+        probe.read(start, 0, &mut updates);
+        let expected =
+            [("OS rss", 102_400.0), ("cgroup memory", 600_000.0), ("cgroup memory-working-set", 600_000.0)];
+        let expected: Vec<_> = expected.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+        assert_eq!(values(&updates), expected);
     }
 
     #[test]
