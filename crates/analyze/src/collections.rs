@@ -21,13 +21,29 @@ pub(crate) struct Slot {
     pub(crate) table: u64,
 }
 
+/// Whether a type's name is that of an instance of a concurrent collection: not an array of them, nor a type inside.
+pub(crate) fn is_instance(name: &str, collection: &str) -> bool {
+    let rest = name.strip_prefix("System.Collections.Concurrent.").and_then(|rest| rest.strip_prefix(collection));
+    let Some(arguments) = rest.filter(|rest| rest.starts_with('<')) else { return false };
+    let mut open = 0u32;
+    let closed = arguments.find(|c| {
+        match c {
+            '<' => open += 1,
+            '>' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open == 0
+    });
+    closed.is_some_and(|end| end + 1 == arguments.len())
+}
+
 /// The items of a `ConcurrentQueue<T>`, the next to be taken first; `None` when the object is none, or not in the dump.
 pub(crate) fn queue(runtime: &Runtime<'_>, managed: &mut Managed<'_>, queue: &Object) -> Option<Vec<Slot>> {
-    if !managed.is_a(queue.table, |name| name.starts_with("System.Collections.Concurrent.ConcurrentQueue<")) {
+    if !managed.is_a(queue.table, |name| is_instance(name, "ConcurrentQueue")) {
         return None;
     }
     let mut items = Vec::new();
-    let mut at = managed.follow(Place::of(queue), &["_head"]);
+    let mut at = Some(managed.follow(Place::of(queue), &["_head"])?);
     let last = managed.reference(Place::of(queue), &["_tail"]);
     for _ in 0..MAX_SEGMENTS {
         let Some(segment) = at else { break };
@@ -65,9 +81,7 @@ pub(crate) fn dictionary(
     managed: &mut Managed<'_>,
     dictionary: &Object,
 ) -> Option<Vec<(Slot, Slot)>> {
-    if !managed.is_a(dictionary.table, |name| {
-        name.starts_with("System.Collections.Concurrent.ConcurrentDictionary<")
-    }) {
+    if !managed.is_a(dictionary.table, |name| is_instance(name, "ConcurrentDictionary")) {
         return None;
     }
     let tables = managed.follow(Place::of(dictionary), &["_tables"])?;
@@ -94,4 +108,20 @@ fn field(runtime: &Runtime<'_>, managed: &mut Managed<'_>, at: Place, names: &[&
     let (field, address) = managed.field(at, names)?;
     let declared = runtime.method_table(field.declared_by).ok()?;
     Some(Slot { address, table: runtime.field_type(&declared, &field)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_of_collections_and_types_inside_are_no_collections() {
+        let name = |rest: &str| format!("System.Collections.Concurrent.ConcurrentQueue<System.{rest}");
+        let is_queue = |name: &str| is_instance(name, "ConcurrentQueue");
+        assert!(is_queue(&name("Int32>")) && is_queue(&name("Tuple<System.Int32, System.Int32[]>>")));
+        for other in ["Int32>[]", "Int32>+Enumerator", "Int32>+Inner<System.Int32>"] {
+            assert!(!is_queue(&name(other)), "{other}");
+        }
+        assert!(!is_instance(&name("Int32>"), "ConcurrentDictionary"));
+    }
 }

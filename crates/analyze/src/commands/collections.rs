@@ -114,7 +114,7 @@ fn queue(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
 }
 
 fn not_a(address: u64, wanted: &str, found: &str) -> Error {
-    let plain = found.starts_with(&format!("System.Collections.Concurrent.{wanted}<"));
+    let plain = collections::is_instance(found, wanted);
     Error::NotFound(match plain {
         true => format!("the insides of the {wanted} at {address:x} are not in the dump"),
         false => format!("{address:x} is not a {wanted} but an instance of {found}"),
