@@ -23,7 +23,8 @@ pub(crate) struct Slot {
 
 /// Whether a type's name is that of an instance of a concurrent collection: not an array of them, nor a type inside.
 pub(crate) fn is_instance(name: &str, collection: &str) -> bool {
-    let rest = name.strip_prefix("System.Collections.Concurrent.").and_then(|rest| rest.strip_prefix(collection));
+    let rest =
+        name.strip_prefix("System.Collections.Concurrent.").and_then(|rest| rest.strip_prefix(collection));
     let Some(arguments) = rest.filter(|rest| rest.starts_with('<')) else { return false };
     let mut open = 0u32;
     let closed = arguments.find(|c| {

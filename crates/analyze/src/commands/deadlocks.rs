@@ -24,8 +24,9 @@ pub(crate) static COMMAND: Command = Command {
     about: "Monitors (lock, Monitor.Enter) and System.Threading.Lock. A thread waits for a lock when its stack stands in \
             the method that enters it, and holds a reference to the object of a lock that another thread owns. \
             (probably) stands behind a lock that counts no waiting thread: one in the object's header (a thin lock), or \
-            one whose wait has only just begun; the thread may be about to get it. Semaphores, events and tasks have no \
-            owner: a deadlock over these is not found.",
+            one whose wait has only just begun; the thread may be about to get it. Not \
+            found is a deadlock over reader-writer locks and mutexes, whose owners are not looked at, or over semaphores, \
+            events and tasks, which have none.",
     run,
 };
 
