@@ -71,6 +71,20 @@ fn processes_that_come_later() {
 }
 
 #[test]
+fn processes_that_cannot_be_reached_are_counted() {
+    let Some(runtime) = newest() else { return };
+    let target = Target::builder(&runtime, "Meters").env("DOTNET_EnableDiagnostics", "0").spawn();
+    let all = ["counters", "monitor", "--all", "--counters", "OS[threads]", "--duration", "1s"];
+    let output = Dnd::new(DND).args(all).run();
+    assert!(output.stderr.contains("left out that can't be reached; `dnd ps` says why"), "{}", output.stderr);
+    drop(target);
+    // None of a name that nothing has.
+    let none = ["counters", "monitor", "-n", "no-such-name*", "--duration", "1s"];
+    let output = Dnd::new(DND).args(none).run();
+    assert!(!output.stderr.contains("left out"), "{}", output.stderr);
+}
+
+#[test]
 fn all_processes_of_a_container() {
     let Some(runtime) = newest() else { return };
     let Some(builder) = Target::builder(&runtime, "Counters").in_container() else { return };

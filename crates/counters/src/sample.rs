@@ -72,6 +72,12 @@ pub struct Series {
 }
 
 impl Series {
+    /// All that tells it from others of its name: tags of the Meter, of the instrument, and its own.
+    pub fn all_tags(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = [&self.meter_tags, &self.instrument_tags, &self.tags];
+        all.into_iter().flat_map(Tags::pairs).map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// What sorts and identifies a series within a process.
     pub(crate) fn key(&self) -> Key<'_> {
         let names = [&self.provider, &self.display_name, &self.name, &self.meter_version, &self.unit];

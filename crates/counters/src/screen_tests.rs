@@ -207,3 +207,49 @@ fn search_sort_cursor_and_chart() {
     assert!(drawn.lines.last().is_some_and(|line| line.text().starts_with('>')), "{drawn:?}");
     assert_eq!(drawn.rows, 11);
 }
+
+#[test]
+fn a_name_that_never_fits_leaves_room_for_trends() {
+    let now = Instant::now();
+    let mut bench = Bench::new("M", 1.0);
+    let mut board = Board::new(Duration::from_secs(1), now).with_history();
+    let long = "o".repeat(3000);
+    for name in ["short", &long] {
+        let fields = [("tags", Written::Text("")), ("lastValue", Written::Text("1"))];
+        let updates = bench.metric("GaugeValuePublished", ("M", name), &fields);
+        updates.iter().for_each(|update| board.apply(update, now));
+    }
+    let view = plain("4711 shop", &board, now);
+    // What is left by a value and a trend of 60 columns.
+    for (width, name) in [(120, 72), (250, 172)] {
+        let text = shown(&view, width, 12);
+        let header = text.lines().find(|line| line.starts_with("Name")).unwrap_or_default();
+        assert!(header.ends_with("Current Value  Trend"), "{width}\n{text}");
+        assert_eq!(header.find("Current"), Some(name + 3), "{width}\n{text}");
+    }
+}
+
+#[test]
+fn tags_of_meters_tell_rows_apart() {
+    let now = Instant::now();
+    let mut bench = Bench::new("M", 1.0);
+    let mut board = Board::new(Duration::from_secs(1), now);
+    for (id, region) in [(1, "region=eu"), (2, "region=us")] {
+        let text = Written::Text;
+        let id = ("instrumentId", Written::I32(id));
+        let begin = [("instrumentTags", text("")), ("meterTags", text(region)), id.clone()];
+        bench.metric("BeginInstrumentReporting", ("M", "g"), &begin);
+        let value = [("tags", text("a=b")), ("lastValue", text("1")), id];
+        let updates = bench.metric("GaugeValuePublished", ("M", "g"), &value);
+        let mut lines = Vec::new();
+        for update in &updates {
+            board.apply(update, now);
+            if let Update::Sample(sample) = update {
+                text::line(1, "", sample, &mut lines);
+            }
+        }
+        assert_eq!(lines, [format!("\t1\tM\tg[{region},a=b]\t1\t")]);
+    }
+    let text = shown(&View { search: "region=us", ..plain("4711 shop", &board, now) }, 80, 20);
+    assert!(text.contains("region a\n") && text.contains(" us     b ") && !text.contains(" eu "), "{text}");
+}

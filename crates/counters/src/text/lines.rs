@@ -34,9 +34,8 @@ pub fn line(pid: u32, time: &str, sample: &Sample, out: &mut Vec<String>) {
     let mut push = |more: Option<(&str, &str)>, suffix: &str, value: f64, unit: &str| {
         let mut name = escape(&series.name).into_owned();
         name.push_str(suffix);
-        let tags = series.tags.pairs().iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let mut before = '[';
-        for (key, value) in tags.chain(more) {
+        for (key, value) in series.all_tags().chain(more) {
             // Writing to a String can't fail.
             let _ = write!(name, "{before}{}={}", escape(key), escape(value));
             before = ',';

@@ -14,6 +14,7 @@ use super::screen::{Line, Sort, Status, Style, View};
 use crate::board::Row;
 use crate::sample::{Series, SeriesKind, Value};
 use crate::selection::other_names;
+use crate::tags::Tags;
 
 const VALUE_WIDTH: usize = 15;
 /// From this width on, there is room for a name beside two columns of large numbers.
@@ -71,9 +72,13 @@ impl<'a> Table<'a> {
         if name_width > NAME_WIDTH {
             // Numbers far away from their names are hard to read: the room is for their past.
             let (lines, _) = table.rows();
-            let used =
-                |(line, _): &(Line, _)| line.spans.first().map_or(0, |name| name.text.trim_end().width());
-            let used = lines.iter().map(used).max().unwrap_or(0);
+            let names: Vec<&str> =
+                lines.iter().filter_map(|(line, _)| Some(line.spans.first()?.text.trim_end())).collect();
+            // What doesn't fit is cut anyway: it shall not take all the room from the others' past.
+            let (cut, whole): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| name.contains('…'));
+            let least =
+                if cut.is_empty() { 0 } else { name_width.saturating_sub(AGE_WIDTH + MOST_TREND + 2) };
+            let used = whole.iter().map(|name| name.width()).fold(least, usize::max);
             table.name_width = (used + AGE_WIDTH).clamp(NAME_WIDTH, name_width);
             let left = name_width - table.name_width;
             table.trend_width = if left > LEAST_TREND { (left - 2).min(MOST_TREND) } else { 0 };
@@ -228,8 +233,10 @@ impl<'a> Table<'a> {
         let Some(row) = selected else { return Vec::new() };
         let series = &*row.sample.series;
         let mut title = label(series, row.sample.interval);
-        if !series.tags.is_empty() {
-            title.push_str(&format!(" [{}]", escape(series.tags.text())));
+        let tags: Vec<_> =
+            series.all_tags().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect();
+        if !tags.is_empty() {
+            title.push_str(&format!(" [{}]", tags.join(",")));
         }
         match series.kind {
             SeriesKind::Counter => title.push_str(", change"),
@@ -274,7 +281,8 @@ fn same_instrument(a: &Series, b: &Series) -> bool {
 /// Whether a search finds a series: by a part of any of its names or tags.
 fn found(series: &Series, search: &str) -> bool {
     let search = search.to_lowercase();
-    let names = [series.provider.as_str(), &series.name, &series.display_name, series.tags.text()];
+    let tags = [&series.meter_tags, &series.instrument_tags, &series.tags].map(Tags::text);
+    let names = [series.provider.as_str(), &series.name, &series.display_name].into_iter().chain(tags);
     let contains = |name: &str| name.to_lowercase().contains(&search);
     search.is_empty() || names.into_iter().any(contains) || other_names(&series.name).any(contains)
 }
@@ -282,8 +290,7 @@ fn found(series: &Series, search: &str) -> bool {
 /// The numbers of a row: one, or one for each quantile.
 fn cells(row: &Row) -> Vec<Cell<'_>> {
     let tags = || -> Vec<(&str, String)> {
-        let pairs = row.sample.series.tags.pairs().iter();
-        pairs.map(|(key, value)| (key.as_str(), escape(value).into_owned())).collect()
+        row.sample.series.all_tags().map(|(key, value)| (key, escape(value).into_owned())).collect()
     };
     match &row.sample.value {
         Value::Histogram { quantiles, .. } => {

@@ -8,7 +8,7 @@ use dnd_contract::escape;
 use dnd_ipc::Endpoint;
 use dnd_ipc::discovery::{Process, Unreachable};
 use dnd_ipc::procfs::ProcFs;
-use dnd_ps::{Chosen, Need};
+use dnd_ps::{Chosen, Need, ProcessFacts};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -155,6 +155,11 @@ impl TargetsArgs {
             // There may be none yet: whoever waits should know what for.
             let which = if self.all { String::new() } else { format!(" named {}", escape(pattern)) };
             say(&format!("watching all .NET processes{which}, also those that start later; Ctrl-C ends it"));
+            let closed = closed(pattern, &proc, &discovery.scan()).await;
+            if closed > 0 {
+                let are = if closed == 1 { "process is" } else { "processes are" };
+                say(&format!("note: {closed} .NET {are} left out that can't be reached; `dnd ps` says why"));
+            }
             return Ok(Arrivals { first: Vec::new(), more: Some(follow(pattern.to_owned())), single: false });
         }
         let mut first = Vec::new();
@@ -175,6 +180,25 @@ impl TargetsArgs {
         let single = first.len() == 1;
         Ok(Arrivals { first, more: None, single })
     }
+}
+
+/// How many processes whose names match can't be reached now, nor later.
+async fn closed(pattern: &str, proc: &ProcFs, processes: &[Process]) -> usize {
+    let mut count = 0;
+    for process in processes {
+        let reason = process.endpoint.as_ref().err();
+        if reason.is_some_and(|reason| *reason != Unreachable::NotListening)
+            && let Some(facts) = dnd_ps::facts(proc, process).await
+        {
+            count += usize::from(is_named(pattern, &facts));
+        }
+    }
+    count
+}
+
+fn is_named(pattern: &str, facts: &ProcessFacts) -> bool {
+    let mut names = std::iter::once(&facts.name).chain(&facts.entry_assembly);
+    names.any(|name| matches(pattern, name))
 }
 
 /// A process that was chosen; says so if it is silent.
@@ -236,8 +260,7 @@ async fn look_for(
                     known.remove(&id(&process));
                     continue;
                 };
-                let mut names = std::iter::once(&facts.name).chain(&facts.entry_assembly);
-                let wanted = names.any(|name| matches(&pattern, name));
+                let wanted = is_named(&pattern, &facts);
                 match facts.reason {
                     None => {}
                     // Silent twice, so it isn't just starting: the operating system can tell of it already.
