@@ -198,11 +198,8 @@ fn hex(value: u64) -> [u8; 16] {
     }
     let mut out = [0; 16];
     let (high, low) = out.split_at_mut(8);
-    #[allow(clippy::cast_possible_truncation)] // the two halves of the number
-    {
-        high.copy_from_slice(&half((value >> 32) as u32));
-        low.copy_from_slice(&half(value as u32));
-    }
+    high.copy_from_slice(&half((value >> 32) as u32));
+    low.copy_from_slice(&half(value as u32));
     out
 }
 
@@ -227,7 +224,6 @@ impl Digits {
             if group && count > 0 && count % 3 == 0 {
                 digits.push(b',');
             }
-            #[allow(clippy::cast_possible_truncation)] // a digit
             digits.push(b'0' + (value % 10) as u8);
             count += 1;
             value /= 10;

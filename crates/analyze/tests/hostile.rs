@@ -10,14 +10,14 @@ mod support;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 
 use dnd_analyze::{COMMANDS, Format, Session};
 use dnd_clr::{Progress, Runtime};
 use dnd_memory::{Core, FileOptions, Target, WithFiles};
-use dnd_testkit::{CoreSpec, DEADLINE, core, one_per_major, shared_cores};
+use dnd_testkit::{CoreSpec, core, one_per_major, shared_cores};
 use support::Patched;
 use support::damage::{Numbers, Watched, damage, number};
+use support::watchdog::Watchdog;
 
 /// No answer of a small core is longer.
 const MAX_OUTPUT: usize = 256 << 20;
@@ -97,21 +97,7 @@ fn cores() -> Vec<PathBuf> {
 #[test]
 fn any_damage_ends_in_an_answer_or_an_error() {
     let cores = cores();
-    // A case without an end ends the test, with its seed.
-    let (running, watched) = channel::<Option<u64>>();
-    let watchdog = std::thread::spawn(move || {
-        let mut now = None;
-        loop {
-            match watched.recv_timeout(DEADLINE) {
-                Ok(Some(seed)) => now = Some(seed),
-                Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    eprintln!("case {now:?} does not end");
-                    std::process::abort();
-                }
-            }
-        }
-    });
+    let watchdog = Watchdog::new();
     let cases = number("DND_HOSTILE_CASES").unwrap_or(400);
     let only = number("DND_HOSTILE_SEED");
     let mut failures = Vec::new();
@@ -123,7 +109,7 @@ fn any_damage_ends_in_an_answer_or_an_error() {
         // What each command reads is what may be damaged for it.
         let all: Vec<&str> = lines.iter().map(String::as_str).collect();
         let noting = Watched::noting(&target);
-        running.send(Some(which as u64)).unwrap();
+        watchdog.begin(which as u64);
         run(&noting, &all, Format::Text);
         let places = noting.places();
         let words: u64 = target.ranges().iter().map(|range| (range.end - range.start) / 8).sum();
@@ -133,7 +119,7 @@ fn any_damage_ends_in_an_answer_or_an_error() {
             if only.is_some_and(|only| only != seed) {
                 continue;
             }
-            running.send(Some(seed)).unwrap();
+            watchdog.begin(seed);
             let mut numbers = Numbers(seed);
             let mine: Vec<&str> = (0..COMMANDS_OF_A_CASE).map(|_| numbers.of(&all)).collect();
             // Most of what is read belongs to the heap; a case is about what its own commands read.
@@ -157,8 +143,7 @@ fn any_damage_ends_in_an_answer_or_an_error() {
             }
         }
     }
-    running.send(None).unwrap();
-    assert!(watchdog.join().is_ok());
+    watchdog.end();
     assert!(failures.is_empty(), "{} of {cases} cases failed:\n{}", failures.len(), failures.join("\n"));
     // Damage that always prevents the opening would test little.
     assert!(only.is_some() || opened > cases / 3, "only {opened} of {cases} damaged runtimes were opened");

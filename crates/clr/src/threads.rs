@@ -14,10 +14,6 @@ const MAX_THREADS: usize = 1 << 20;
 
 /// State bits that decide what a tool says of a thread (`ThreadState` in threads.h).
 pub mod state {
-    /// It does not keep the process alive.
-    pub const BACKGROUND: u32 = 0x200;
-    /// Not started yet.
-    pub const UNSTARTED: u32 = 0x400;
     /// Ended.
     pub const DEAD: u32 = 0x800;
     /// A worker of the thread pool.

@@ -6,7 +6,6 @@
 //!
 //! `DND_HOSTILE_CASES=20000 cargo test -p dnd-clr --test hostile` tries more, `DND_HOSTILE_SEED=N` one case again.
 #![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
-#![expect(clippy::print_stderr, reason = "a case without an end says which one it is")]
 
 mod support;
 
@@ -16,13 +15,13 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 
 use dnd_clr::{NameStyle, Progress, Runtime, StackRoots};
 use dnd_memory::{Core, FileOptions, Target, WithFiles};
-use dnd_testkit::{CoreSpec, DEADLINE, core, one_per_major, shared_cores};
+use dnd_testkit::{CoreSpec, core, one_per_major, shared_cores};
 use support::Patched;
 use support::damage::{Numbers, Watched, damage, number};
+use support::watchdog::Watchdog;
 
 /// Bytes that a question may take beyond what the test has.
 const MEMORY: u64 = 1 << 30;
@@ -206,13 +205,7 @@ fn objects(target: &dyn Target) -> Vec<u64> {
 }
 
 /// Damages `cases` times what is in a core. `first` is the seed of the first case.
-fn hostile(
-    path: &Path,
-    first: u64,
-    cases: u64,
-    running: &Sender<Option<u64>>,
-    failures: &mut Vec<String>,
-) -> u64 {
+fn hostile(path: &Path, first: u64, cases: u64, watchdog: &Watchdog, failures: &mut Vec<String>) -> u64 {
     let core = Core::open(path).unwrap();
     let target = WithFiles::new(core, FileOptions::default());
     let places = places(&target);
@@ -230,7 +223,7 @@ fn hostile(
         if number("DND_HOSTILE_SEED").is_some_and(|only| only != seed) {
             continue;
         }
-        running.send(Some(seed)).unwrap();
+        watchdog.begin(seed);
         let mut numbers = Numbers(seed);
         let mut damaged = Patched::new(&target);
         let kinds: Vec<usize> = (0..places.len()).filter(|&kind| !places[kind].is_empty()).collect();
@@ -270,29 +263,14 @@ fn try_all(cores: &[PathBuf], which: u64, share: u64) {
     let limit = format!("--data={}", now.unwrap().parse::<u64>().unwrap() * 1024 + MEMORY);
     let limited = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
     assert!(limited.is_ok_and(|status| status.success()));
-    // A case without an end ends the test, with its seed.
-    let (running, watched) = channel::<Option<u64>>();
-    let watchdog = std::thread::spawn(move || {
-        let mut now = None;
-        loop {
-            match watched.recv_timeout(DEADLINE) {
-                Ok(Some(seed)) => now = Some(seed),
-                Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    eprintln!("case {now:?} does not end");
-                    std::process::abort();
-                }
-            }
-        }
-    });
+    let watchdog = Watchdog::new();
     let cases = number("DND_HOSTILE_CASES").unwrap_or(3500) * share / 100 / cores.len().max(1) as u64;
     let mut failures = Vec::new();
     let mut opened = 0;
     for (core, path) in (0..).zip(cores) {
-        opened += hostile(path, (which + core) * 1_000_000, cases, &running, &mut failures);
+        opened += hostile(path, (which + core) * 1_000_000, cases, &watchdog, &mut failures);
     }
-    running.send(None).unwrap();
-    assert!(watchdog.join().is_ok());
+    watchdog.end();
     assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
     // Damage that always prevents the opening would test little.
     let all = cases * cores.len() as u64;

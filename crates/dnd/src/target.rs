@@ -10,12 +10,18 @@ use crate::error::CliError;
 #[derive(Debug, clap::Args)]
 pub(crate) struct TargetArgs {
     /// Id of the process, as `dnd ps` shows it
-    #[arg(short, long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "name")]
+    #[arg(short, long, value_name = "PID", value_parser = pid, conflicts_with = "name")]
     process_id: Option<u32>,
 
     /// Name of the process as `dnd ps` shows it, or of its entry assembly
     #[arg(short, long, value_name = "NAME")]
     name: Option<String>,
+}
+
+/// Reads a process id.
+pub(crate) fn pid(text: &str) -> Result<u32, String> {
+    let pid = text.parse().ok().filter(|&pid| pid > 0);
+    pid.ok_or_else(|| "not the id of a process, as `dnd ps` shows them".to_owned())
 }
 
 impl TargetArgs {

@@ -31,7 +31,7 @@ pub use pe::{
 };
 pub use rows::{
     AssemblyRef, AssemblyRow, Constant, Field, GenericParam, MemberRef, Method, MethodSpec, ModuleRow, Param,
-    TypeDef, TypeRef, type_flags,
+    TypeDef, TypeRef,
 };
 pub use tables::Table;
 pub use token::{Guid, Token};

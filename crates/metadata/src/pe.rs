@@ -57,12 +57,8 @@ pub mod directory {
 pub mod debug_kind {
     /// Name and id of the PDB.
     pub const CODE_VIEW: u32 = 2;
-    /// The build is reproducible: the time stamp is a hash.
-    pub const REPRODUCIBLE: u32 = 16;
     /// A portable PDB, compressed: `MPDB`, u32 uncompressed size, deflate data.
     pub const EMBEDDED_PORTABLE_PDB: u32 = 17;
-    /// Hash of the portable PDB.
-    pub const PDB_CHECKSUM: u32 = 19;
 }
 
 /// A section header.

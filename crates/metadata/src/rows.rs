@@ -7,24 +7,12 @@ use crate::metadata::Metadata;
 use crate::tables::{Coded, Table};
 use crate::token::{Guid, Token};
 
-/// Bits of a type's flags (II.23.1.15).
-pub mod type_flags {
-    /// Which bits tell visibility.
-    pub const VISIBILITY: u32 = 0x7;
-    /// It is an interface.
-    pub const INTERFACE: u32 = 0x20;
-    /// It is abstract.
-    pub const ABSTRACT: u32 = 0x80;
-    /// It is sealed.
-    pub const SEALED: u32 = 0x100;
-}
-
 /// A type that the module defines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeDef<'a> {
     /// Its row.
     pub row: u32,
-    /// See [`type_flags`].
+    /// `TypeAttributes` (II.23.1.15).
     pub flags: u32,
     /// Name without namespace, with the number of generic parameters (``List`1``).
     pub name: Cow<'a, str>,

@@ -66,14 +66,13 @@ impl Entry {
 
 fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
     let one = call.args.operands().first().map(|name| find(name)).transpose()?;
-    let facts = Help {
-        detailed: one.is_some(),
-        commands: match one {
-            Some(command) => vec![Entry::new(command)],
-            None => COMMANDS.iter().map(|command| Entry::new(command)).collect(),
-        },
+    let detailed = one.is_some();
+    let mut commands: Vec<Entry> = match one {
+        Some(command) => vec![Entry::new(command)],
+        None => COMMANDS.iter().map(|command| Entry::new(command)).collect(),
     };
-    call.emit("help", 1, &facts)
+    commands.sort_by_key(|entry| entry.names.first());
+    call.emit("help", 1, &Help { commands, detailed })
 }
 
 impl Facts for Help {

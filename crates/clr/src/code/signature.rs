@@ -51,6 +51,14 @@ impl Runtime<'_> {
             return out.push('…');
         }
         let inner = |out: &mut String, ty: &Type| self.write_parameter(out, context, ty, depth + 1);
+        let list = |out: &mut String, types: &[Type], between: &str| {
+            for (i, ty) in types.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(between);
+                }
+                inner(out, ty);
+            }
+        };
         match ty {
             Type::Primitive(primitive) => out.push_str(primitive.name()),
             Type::Class(token) | Type::ValueType(token) => write_token(out, context.metadata, *token),
@@ -73,23 +81,13 @@ impl Runtime<'_> {
             Type::Instance(token, _, arguments) => {
                 write_token(out, context.metadata, *token);
                 out.push('<');
-                for (i, ty) in arguments.iter().enumerate() {
-                    if i > 0 {
-                        out.push(',');
-                    }
-                    inner(out, ty);
-                }
+                list(out, arguments, ",");
                 out.push('>');
             }
             Type::InternalInstance(handle, arguments) => {
                 out.push_str(short_name(&self.short_definition(*handle)));
                 out.push('<');
-                for (i, ty) in arguments.iter().enumerate() {
-                    if i > 0 {
-                        out.push(',');
-                    }
-                    inner(out, ty);
-                }
+                list(out, arguments, ",");
                 out.push('>');
             }
             Type::TypeParameter(number) => match context.type_arguments.get(*number as usize) {
@@ -103,12 +101,7 @@ impl Runtime<'_> {
             Type::Function(signature) => {
                 inner(out, &signature.returns);
                 out.push_str(" (");
-                for (i, ty) in signature.parameters.iter().enumerate() {
-                    if i > 0 {
-                        out.push_str(", ");
-                    }
-                    inner(out, ty);
-                }
+                list(out, &signature.parameters, ", ");
                 out.push(')');
             }
             Type::Pinned(ty) | Type::Modified(_, _, ty) => inner(out, ty),

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every test uses everything")]
 
 pub(crate) mod damage;
+pub(crate) mod watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::port::{PortSpec, Started};
 use super::writer::say;
 use crate::error::CliError;
-use crate::target::discovery;
+use crate::target::{discovery, pid};
 
 /// How often new processes are looked for.
 const LOOK: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_secs(2);
 #[group(id = "target", multiple = false)]
 pub(super) struct TargetsArgs {
     /// Ids of the processes, as `dnd ps` shows them
-    #[arg(short, long, value_name = "PID,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "PID,...", value_delimiter = ',', value_parser = pid)]
     process_id: Vec<u32>,
 
     /// Name of the process as `dnd ps` shows it, or of its entry assembly; with `*` all that match, also later ones
