@@ -19,7 +19,7 @@ const TASKS: &[(&str, Task, &str)] = &[
     (
         "ci",
         tasks::test::ci,
-        "what a change must pass: formatting, lints, all tests, a minute of each fuzz target",
+        "what a change must pass: formatting, lints, documentation, all tests, a minute of each fuzz target",
     ),
     ("fuzz", tasks::fuzz::run, "fuzz the readers of foreign bytes: [--seconds N] [targets]"),
     (

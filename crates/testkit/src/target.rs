@@ -54,7 +54,7 @@ impl Target {
     }
 
     /// The app on .NET 10.0.11, in a single file (a simple app: the framework in it is trimmed). Unlike the programs of
-    /// [`single_files`], it is on every machine.
+    /// [`single_files`](crate::single_files), it is on every machine.
     #[track_caller]
     pub fn single_file(app: &str) -> TargetBuilder {
         TargetBuilder::new(single_file(app))

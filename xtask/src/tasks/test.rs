@@ -60,14 +60,15 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Formatting, lints, tests, fuzzing.
+/// Formatting, lints, links of the documentation, tests, fuzzing.
 pub(crate) fn ci(_: &[String]) -> Result<()> {
     for words in [
         &["fmt", "--all", "--check"][..],
         &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"],
+        &["doc", "--workspace", "--no-deps", "--quiet"],
     ] {
         let mut command = cargo();
-        command.args(words);
+        command.args(words).env("RUSTDOCFLAGS", "-D warnings");
         say(&format!("$ {}", run::shown(&command)));
         run::loudly(&mut command)?;
     }
