@@ -131,6 +131,24 @@ fn handles_of_heaps_that_are_not_used_now() {
 }
 
 #[test]
+fn frozen_objects_that_no_root_reaches_stay() {
+    for runtime in runtimes().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let core = core(&runtime, "Shapes", &CoreSpec::default());
+        let note = |generation: &str| {
+            let command = format!("dumpheap -dead -gen {generation} -type System.String");
+            let dead = &ask(&core, &[&command])[0];
+            let first = list(&dead["objects"]).first().expect("a string that nobody holds");
+            let found = &ask(&core, &[&format!("gcroot {}", text(&first["address"]))])[0];
+            assert_eq!(found["count"], 0, "{}: {found}", runtime.version);
+            text(&found["notes"][0]).to_owned()
+        };
+        let version = &runtime.version;
+        assert!(note("foh").ends_with("the frozen heap, which is never collected"), "{version}");
+        assert!(note("gen0").ends_with("the next full GC would free it"), "{version}");
+    }
+}
+
+#[test]
 fn objects_of_a_generation() {
     for runtime in runtimes() {
         let core = core(&runtime, "Shapes", &CoreSpec::default());

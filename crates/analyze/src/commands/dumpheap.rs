@@ -24,7 +24,10 @@ pub(crate) static COMMAND: Command = Command {
         Opt::word(&["min"], "bytes", "Only objects of at least this size (decimal, or 0x…)."),
         Opt::word(&["max"], "bytes", "Only objects of at most this size."),
         Opt::flag(&["live"], "Only objects that a root reaches."),
-        Opt::flag(&["dead"], "Only objects that no root reaches: the next full GC would free them."),
+        Opt::flag(
+            &["dead"],
+            "Only objects that no root reaches: the next full GC would free them (but for frozen ones).",
+        ),
         Opt::word(
             &["gen"],
             "generation",

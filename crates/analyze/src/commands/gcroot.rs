@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use dnd_clr::{HandleKind, Root, RootKind, StackPlace};
+use dnd_clr::{HandleKind, Root, RootKind, SegmentKind, StackPlace};
 use dnd_contract::Addr;
 use serde::Serialize;
 
@@ -94,7 +94,13 @@ fn run(call: &mut Call<'_, '_>) -> Result<Flow, Error> {
         call.note("roots marked (conservative) may be no references any more");
     }
     if count == 0 && !without_stacks {
-        call.note("no root reaches this object: the next full GC would free it");
+        let heap = runtime.heap()?;
+        call.note(match heap.segment_of(address) {
+            Some(segment) if segment.kind == SegmentKind::Frozen => {
+                "no root reaches this object, but it is in the frozen heap, which is never collected"
+            }
+            _ => "no root reaches this object: the next full GC would free it",
+        });
     }
     let target = ObjectLine {
         address: Addr(address),
