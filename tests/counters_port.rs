@@ -1,6 +1,8 @@
 //! Counters of runtimes that report to `dnd`: programs that it starts, and diagnostic ports.
 
 use std::collections::HashSet;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -192,6 +194,32 @@ fn more_processes_than_are_remembered() {
     assert_eq!(text.lines().count(), PROCESSES, "{text}");
 }
 
+/// A runtime waits at its start for whoever listens on its port: nobody else may hold that up.
+#[test]
+fn who_reports_and_is_silent_holds_up_no_others() {
+    let Some(runtime) = runtimes().pop() else { return };
+    let (_scratch, dir) = Dnd::scratch();
+    let spec = dir.join("port").to_string_lossy().into_owned();
+    let running = monitor("0.2").args(["--counters", "Bench-Counters", "--diagnostic-port", &spec]).spawn();
+    running.wait_stderr(|text| text.contains("waiting for runtimes").then_some(()));
+    // Each would take seconds; all of them together more than anybody waits for here.
+    let silent: Vec<UnixStream> = (0..20u8)
+        .map(|cookie| {
+            let mut stream = must(UnixStream::connect(&spec), "the port");
+            let pid = u64::from(std::process::id()).to_le_bytes();
+            let report = [b"ADVR_V1\0".as_slice(), &[cookie; 16], &pid, &[0; 2]].concat();
+            must(stream.write_all(&report), "a report");
+            stream
+        })
+        .collect();
+    let target = Target::builder(&runtime, "Counters").env("DOTNET_DiagnosticPorts", &spec).spawn();
+    let polled = format!("\t{}\tBench-Counters\tpolled\t42.5\t", target.pid());
+    running.wait_stdout(|text| text.contains(&polled).then_some(()));
+    drop(silent);
+    running.signal(Signal::SIGINT);
+    running.wait().success();
+}
+
 #[test]
 fn ports_of_runtimes() {
     let Some(runtime) = runtimes().pop() else { return };
@@ -209,5 +237,8 @@ fn ports_of_runtimes() {
     assert!(gone.fails(3).contains("/nonexistent/socket"));
     let taken = monitor("1").args(["--diagnostic-port", &socket.to_string_lossy()]).run();
     assert!(taken.fails(2).contains("cannot listen"));
+    let long = format!("/tmp/{}", "x".repeat(103));
+    let refused = monitor("1").args(["--diagnostic-port", &long]).run().fails(2);
+    assert!(refused.contains("at most 107 bytes, this has 108"), "{refused}");
     assert!(monitor("1").args(["-p", "1", "-n", "x"]).run().fails(2).contains("cannot be used with"));
 }

@@ -31,6 +31,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a program may take to end when it is asked to.
 const TERMINATE: Duration = Duration::from_secs(5);
 
+/// The longest path of a socket (`sun_path` of unix(7), with a 0 at its end).
+const LONGEST: usize = 107;
+
 /// `PATH`, `PATH,listen` or `PATH,connect`.
 #[derive(Debug, Clone)]
 pub(super) struct PortSpec {
@@ -50,6 +53,9 @@ impl FromStr for PortSpec {
         if path.is_empty() || !(connect || listen) {
             return Err("expected PATH, PATH,listen or PATH,connect".to_owned());
         }
+        if path.len() > LONGEST {
+            return Err(format!("the path of a socket has at most {LONGEST} bytes, this has {}", path.len()));
+        }
         Ok(Self { path: PathBuf::from(path), connect })
     }
 }
@@ -67,10 +73,15 @@ impl PortSpec {
         say(&format!("waiting for runtimes on {path}: start them with DOTNET_DiagnosticPorts={path}"));
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            while let Ok(reported) = port.next().await {
-                if sender.send(found(reported, resume).await).is_err() {
-                    break;
-                }
+            loop {
+                let reported = tokio::select! {
+                    () = sender.closed() => return,
+                    reported = port.next() => reported,
+                };
+                let Ok(reported) = reported else { return };
+                let sender = sender.clone();
+                // Each by itself: one that doesn't answer, or has ended already, keeps no others waiting at their start.
+                tokio::spawn(async move { sender.send(found(reported, resume).await) });
             }
         });
         Ok(Arrivals { first: Vec::new(), more: Some(receiver), single: false })
