@@ -288,7 +288,7 @@ fn dumps_without_the_heap_say_what_can_still_be_asked() {
 fn errors_of_commands() {
     let Some(runtime) = one_per_major().pop() else { return };
     let core = leak(&runtime, CoreSpec::default());
-    let cases: [(&str, i32, &str); 12] = [
+    let cases: [(&str, i32, &str); 14] = [
         ("nosuchcommand", 2, "no command `nosuchcommand`"),
         ("dumphaep -stat", 2, "did you mean `dumpheap`?"),
         ("dumpil 1234", 5, "does not have"),
@@ -297,7 +297,9 @@ fn errors_of_commands() {
         ("dumpheap -gen gen9", 2, "gen9"),
         ("dumpheap -type 'a", 2, "never closed"),
         ("dumpobj 1234", 3, "1234 is not the address of an object"),
-        ("dumpobj", 2, "needs the address of an object"),
+        ("dumpobj", 2, "needs the address of an object\nhint: `help dumpobj` tells"),
+        ("dumpobj 1 2", 2, "takes only one argument; `2` is one more"),
+        ("dumpgen zzz", 2, "there are gen0"),
         ("dumpmt 10", 3, "not a method table"),
         ("gcwhere 1000", 3, "not in the managed heap"),
         ("help dumpheep", 2, "did you mean `dumpheap`?"),

@@ -100,7 +100,7 @@ impl Args {
     /// Sorts `words` (without the command's name) by the command's `options`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an unknown option, a missing value, or more than `max_operands` other words.
+    /// [`Error::Arguments`] for an unknown option, a missing value, or more than `max_operands` other words.
     pub fn parse(
         command: &str,
         words: impl IntoIterator<Item = String>,
@@ -111,16 +111,14 @@ impl Args {
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let Some(name) = option_name(&word) else {
-                args.operands.push(word);
-                if args.operands.len() > max_operands {
-                    return Err(args.usage(match (max_operands, args.operands.last()) {
-                        (0, Some(last)) => format!("takes no argument, but got `{last}`"),
-                        (_, Some(last)) => {
-                            format!("takes at most {max_operands} arguments; `{last}` is one more")
-                        }
-                        (_, None) => unreachable!("a word was pushed"),
+                if args.operands.len() == max_operands {
+                    return Err(args.usage(match max_operands {
+                        0 => format!("takes no argument, but got `{word}`"),
+                        1 => format!("takes only one argument; `{word}` is one more"),
+                        _ => format!("takes at most {max_operands} arguments; `{word}` is one more"),
                     }));
                 }
+                args.operands.push(word);
                 continue;
             };
             let (name, inline) = match name.split_once(['=', ':']) {
@@ -149,7 +147,7 @@ impl Args {
 
     /// A usage error that names the command.
     pub(crate) fn usage(&self, text: impl std::fmt::Display) -> Error {
-        Error::Usage(format!("{} {text}", self.command))
+        Error::Arguments { command: self.command.clone(), text: text.to_string() }
     }
 
     /// Whether an option was given.
@@ -167,7 +165,7 @@ impl Args {
     /// An option's value as an address.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is not hexadecimal.
+    /// [`Error::Arguments`] when it is not hexadecimal.
     pub fn addr(&self, name: &str) -> Result<Option<u64>, Error> {
         self.word(name).map(|text| self.hex(&format!("-{name}"), text)).transpose()
     }
@@ -175,7 +173,7 @@ impl Args {
     /// An option's value as a decimal (or `0x…`) number.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is none.
+    /// [`Error::Arguments`] when it is none.
     pub fn number(&self, name: &str) -> Result<Option<u64>, Error> {
         let Some(text) = self.word(name) else { return Ok(None) };
         let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
@@ -197,7 +195,7 @@ impl Args {
     /// Operand `index` as an address, if it was given.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is not hexadecimal.
+    /// [`Error::Arguments`] when it is not hexadecimal.
     pub fn operand_addr(&self, index: usize, what: &str) -> Result<Option<u64>, Error> {
         self.operands.get(index).map(|text| self.hex(what, text)).transpose()
     }
@@ -205,7 +203,7 @@ impl Args {
     /// Operand `index` as an address.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is missing or not hexadecimal.
+    /// [`Error::Arguments`] when it is missing or not hexadecimal.
     pub fn required_addr(&self, index: usize, what: &str) -> Result<u64, Error> {
         self.operand_addr(index, what)?.ok_or_else(|| self.usage(format!("needs {what}")))
     }
@@ -213,7 +211,7 @@ impl Args {
     /// `[START [END | L<length>]]` as a half-open range.
     ///
     /// # Errors
-    /// [`Error::Usage`] for what is not hexadecimal, or an end before the start.
+    /// [`Error::Arguments`] for what is not hexadecimal, or an end before the start.
     pub fn range(&self) -> Result<Option<(u64, u64)>, Error> {
         let Some(start) = self.operand_addr(0, "the start of the range")? else { return Ok(None) };
         let end = match self.operands.get(1) {

@@ -8,9 +8,17 @@ use thiserror::Error;
 /// Why a command has no answer, or not the whole one.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The words of the command make no sense.
+    /// The line can't be split into words.
     #[error("{0}")]
     Usage(String),
+    /// The words behind a command's name make no sense.
+    #[error("{command} {text}")]
+    Arguments {
+        /// The command.
+        command: String,
+        /// What is wrong, said of the command.
+        text: String,
+    },
     /// No command has this name.
     #[error("there is no command `{name}`{}", did_you_mean(.similar.as_deref()))]
     UnknownCommand {
@@ -65,7 +73,7 @@ impl Error {
 impl Explain for Error {
     fn kind(&self) -> Kind {
         match self {
-            Error::Usage(_) | Error::UnknownCommand { .. } => Kind::Usage,
+            Error::Usage(_) | Error::Arguments { .. } | Error::UnknownCommand { .. } => Kind::Usage,
             Error::NotBuilt(_) => Kind::Unsupported,
             Error::NotA { .. } | Error::NotFound(_) => Kind::NotFound,
             Error::Clr(error) => error.kind(),
@@ -77,6 +85,7 @@ impl Explain for Error {
     fn hints(&self) -> Vec<String> {
         match self {
             Error::UnknownCommand { similar: None, .. } => vec!["`help` lists the commands".to_owned()],
+            Error::Arguments { command, .. } => vec![format!("`help {command}` tells how it is asked")],
             Error::Clr(error) => error.hints(),
             _ => Vec::new(),
         }

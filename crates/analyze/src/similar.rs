@@ -6,9 +6,11 @@ pub(crate) fn similar<'a>(name: &str, candidates: impl Iterator<Item = &'a str>)
     candidates
         .filter_map(|c| {
             let lower = c.to_ascii_lowercase();
-            let prefix = name.len() >= 2 && (lower.starts_with(&name) || name.starts_with(&lower));
+            // A single letter is near to every other.
+            let long = name.len() >= 2 && lower.len() >= 2;
+            let prefix = lower.starts_with(&name) || name.starts_with(&lower);
             let distance = if prefix { 1 } else { distance(&name, &lower) };
-            (distance <= name.chars().count().max(3) / 3).then_some((distance, c))
+            (long && distance <= name.chars().count().max(3) / 3).then_some((distance, c))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, c)| c)
@@ -50,5 +52,7 @@ mod tests {
         assert_eq!(similar("gcw", names.into_iter()), Some("gcwhere"));
         assert_eq!(similar("nosuchcommand", names.into_iter()), None);
         assert_eq!(similar("", names.into_iter()), None);
+        assert_eq!(similar("1", ["q", "r"].into_iter()), None);
+        assert_eq!(similar("nosuch", ["n", "name"].into_iter()), None);
     }
 }
