@@ -144,6 +144,19 @@ fn every_type_of_createdump_is_recognised() {
     }
 }
 
+/// Where there are exceptions and locks, a Mini dump has some pages of the heap.
+#[test]
+fn a_mini_dump_with_scraps_of_the_heap_is_one() {
+    for runtime in runtimes().into_iter().filter(|runtime| runtime.major() >= 8) {
+        let core = core(&runtime, "Shapes", &CoreSpec { kind: Kind::Mini, ..CoreSpec::default() });
+        let info = info(&core.path());
+        let number = |name: &str| info["heap"][name].as_u64().expect("a number");
+        assert!(number("present") > 0 && number("present") < number("bytes") / 10, "{info}");
+        assert_eq!(info["dump"]["kind"], "mini", "{}: {info}", runtime.version);
+        assert!(limited(&info, "dumpheap", "partial"), "{}: {info}", runtime.version);
+    }
+}
+
 #[test]
 fn cores_of_gdb_and_of_the_kernel() {
     let kernel = kernel_cores();

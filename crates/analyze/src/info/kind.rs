@@ -50,7 +50,9 @@ pub enum FilePages {
 pub(super) fn recognise(core: &Core, runtime: Option<&Runtime<'_>>, heap: Option<&HeapFacts>) -> Kind {
     let written_by = core.maker();
     let file_pages = file_pages(core, runtime);
-    let objects = runtime.is_some_and(|runtime| runtime.objects_heap().is_ok());
+    // A Mini dump has pages of the heap, too: those that hold exceptions, threads and what their stacks lead to.
+    let scraps = heap.is_some_and(|heap| heap.present < heap.bytes / 2) && core.truncation().is_none();
+    let objects = !scraps && runtime.is_some_and(|runtime| runtime.objects_heap().is_ok());
     let kind = match (runtime, objects) {
         (None, _) => DumpKind::Unknown,
         (Some(_), true) if file_pages == FilePages::All => DumpKind::Full,
@@ -113,7 +115,9 @@ impl Kind {
                 "the heap and all other data, without the pages that can be read from files"
             }
             (DumpKind::Heap, _) => "the heap and what is needed to read it",
-            (DumpKind::Mini | DumpKind::Triage | DumpKind::MiniOrTriage, _) => "threads and modules, no heap",
+            (DumpKind::Mini | DumpKind::Triage | DumpKind::MiniOrTriage, _) => {
+                "threads and modules, without the heap"
+            }
         };
         let name = match (self.written_by, self.kind) {
             (Some(Maker::Createdump), DumpKind::Full) => "Full dump by createdump",
