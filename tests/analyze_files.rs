@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use dnd_testkit::{CoreSpec, Dnd, Output, must, one_per_major};
+use nix::sys::stat::Mode;
 
 use super::DND;
 use super::analyze::leak;
@@ -34,6 +35,12 @@ fn files_that_are_no_cores() {
     // A folder of the name is a file.
     let missing = Dnd::new(DND).args(["dump", "info"]).arg(Path::new(DND).join("core")).run().fails(3);
     assert!(missing.contains("Not a directory"), "{missing}");
+    // A pipe that nobody writes to is not waited for.
+    let (_scratch, folder) = Dnd::scratch();
+    let pipe = folder.join("core");
+    must(nix::unistd::mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR), "mkfifo");
+    let error = Dnd::new(DND).args(["dump", "info"]).arg(&pipe).run().fails(2);
+    assert!(error.contains("not a regular file"), "{error}");
 }
 
 #[test]

@@ -58,9 +58,10 @@ impl CoreArgs {
 
 /// How a file is packed; `None` also when it can't be read: opening it will say why.
 fn packing(path: &Path) -> Option<Packing> {
-    let is_file = fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    // Opening a pipe waits until somebody writes to it.
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
     let mut magic = Vec::new();
-    fs::File::open(path).ok().filter(|_| is_file)?.take(6).read_to_end(&mut magic).ok()?;
+    fs::File::open(path).ok()?.take(6).read_to_end(&mut magic).ok()?;
     Packing::of(&magic)
 }
 
