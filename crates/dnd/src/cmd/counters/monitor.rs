@@ -54,7 +54,9 @@ pub(crate) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let request = args.watch.request(args.counters.counters.clone());
     block_on(async {
-        let screen = !args.json && io::stdout().is_terminal();
+        // A terminal that calls itself dumb moves no cursor.
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let screen = !args.json && io::stdout().is_terminal() && !dumb;
         if screen && args.watch.port.show_child_io {
             return Err(CliError::new(
                 Kind::Usage,
