@@ -252,6 +252,26 @@ fn other_shared_cores_open() {
     }
 }
 
+/// .NET 9 on arm64: no library of Microsoft's was at hand for it, so what is told must fit together, and it is marked.
+#[test]
+fn a_program_of_net_9_on_arm64() {
+    let Some(core) = shared_core("linux-arm64-9.0.9/vsce-sign.full") else { return };
+    let ask =
+        |command: &str| Dnd::new(DND).args(["dump", "analyze"]).arg(&core.path).args(["-c", command]).run();
+    let objects = ask("verifyheap");
+    assert!(objects.stderr.contains("not verified on a real core"), "{}", objects.stderr);
+    assert!(objects.success().contains("326 objects verified, 0 errors."));
+    // It waits for another program to open its input.
+    let stacks = ask("clrstack -all").success();
+    let frames: Vec<&str> = stacks.lines().filter_map(|line| line.get(34..)).collect();
+    let innermost =
+        frames.iter().position(|frame| frame.starts_with("Interop+Sys.Open(")).expect("a call of open");
+    let outermost = frames.iter().position(|frame| frame.contains("CLI.Program.<Main>(")).expect("its Main");
+    assert!(outermost - innermost > 20, "{stacks}");
+    let threads = ask("clrthreads").success();
+    assert!(threads.contains("ThreadCount:      2") && threads.contains("(Finalizer)"), "{threads}");
+}
+
 #[test]
 fn a_dump_taken_during_a_gc_says_so() {
     let Some(core) = shared_core("linux-x64-10.0.14/mid-gc.withheap") else { return };

@@ -12,7 +12,7 @@ use dnd_clr::threads::Thread;
 use dnd_clr::{Progress, Root, RootKind, StackRoots};
 use dnd_testkit::{
     By, Core, CoreSpec, Dnd, Kind, core, crash_core, kernel_cores, must, one_per_major, oracle_for, runtime,
-    runtimes, shared_core, single_file_cores, skip,
+    runtimes, shared_core, shared_cores, single_file_cores, skip,
 };
 use serde_json::Value;
 
@@ -227,6 +227,21 @@ fn other_processors_and_libraries() {
     }
 }
 
+/// arm64, whose library was asked on that processor.
+#[test]
+fn stacks_of_another_processor() {
+    let mut compared = 0;
+    for core in shared_cores() {
+        let Some(truth) = &core.dac else { continue };
+        let found = compare(&core.name, &core.path, &truth["stacks"], Some(&truth["roots"]), Threads::Wait);
+        assert!(found.frames > 30, "{}: {} frames", core.name, found.frames);
+        compared += 1;
+    }
+    if compared == 0 {
+        skip("stacks of arm64 against the DAC: ../shared/cores has no .dac.json");
+    }
+}
+
 #[test]
 fn as_dotnet_dump_printed_them() {
     let Some(core) = shared_core("linux-x64-10.0.14/modern.withheap") else { return };
@@ -296,6 +311,21 @@ fn exact_roots_are_objects_and_name_what_they_are_in() {
             assert!(exact.roots.len() < conservative.iter().filter(of_stacks).count(), "{}", version.version);
         });
     }
+}
+
+/// For .NET 9 on arm64 there is no library to ask.
+#[test]
+fn roots_of_net_9_on_arm64_are_objects() {
+    let Some(core) = shared_core("linux-arm64-9.0.9/vsce-sign.full") else { return };
+    with_runtime(&core.path, false, |runtime| {
+        let progress = Progress::new();
+        let exact = must(runtime.exact_stack_roots(&progress), &core.name);
+        assert_eq!(exact.problems, []);
+        assert!(exact.roots.len() > 50, "{} roots", exact.roots.len());
+        for root in &exact.roots {
+            must(runtime.object(root.object), format_args!("{root:x?}"));
+        }
+    });
 }
 
 #[test]

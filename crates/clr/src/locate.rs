@@ -10,8 +10,8 @@ use dnd_memory::{ElfImage, Memory, Missing, Symbol, Target};
 use crate::descriptor::{self, Descriptor};
 use crate::error::{Error, Reading};
 use crate::layout::{
-    Globals, Layout, LayoutFacts, TABLE_3_1, TableEntry, TableShape, agrees, align, apply, layout, nearest,
-    shape_of, source_candidates,
+    Globals, Layout, LayoutFacts, TABLE_3_1, TableEntry, TableShape, agrees, align, apply, caveat, layout,
+    nearest, shape_of, source_candidates,
 };
 use crate::trial::{plausible, source_fits};
 use crate::version;
@@ -127,11 +127,13 @@ fn globals(target: &dyn Target, image: RuntimeImage, elf: ElfImage) -> Result<Lo
     };
     let globals = resolve(target, &shape, table.address, base)?;
     check(target, &embedded, &globals).map_err(|found| found.error(base, shape.major))?;
-    let mut facts = LayoutFacts::default();
+    let unverified = caveat(shape.major, target.arch()).map(str::to_owned);
+    let mut facts = LayoutFacts { unverified: unverified.clone(), ..LayoutFacts::default() };
     match descriptor {
         Ok(None) => {}
         Ok(Some(descriptor)) => match described(target, base, table, shape, embedded, &descriptor) {
-            Ok((shape, layout, globals, facts)) => {
+            Ok((shape, layout, globals, mut facts)) => {
+                facts.unverified = unverified;
                 return Ok(Located { image, elf, shape, table: table.address, layout, globals, facts });
             }
             Err(reason) => facts.refused = Some(reason),

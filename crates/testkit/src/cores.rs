@@ -327,6 +327,8 @@ pub struct SharedCore {
     pub oracle: Option<PathBuf>,
     /// What dotnet-dump said of it.
     pub dotnet_dump: Option<PathBuf>,
+    /// What the oracle said of it on the target's own processor: an x64 process can't load the library of arm64.
+    pub dac: Option<Value>,
 }
 
 /// The cores of ../shared/cores; none, with a visible skip, where it is absent.
@@ -367,10 +369,11 @@ fn unpacked(folder: &Path, machine: &str, stem: &str) -> Result<SharedCore> {
             Command::new("zstd").args(["-q", "-d", "--long=27"]).arg(packed).arg("-o").arg(to.join("core")),
         )
     })?;
-    let facts = match fs::read_to_string(folder.join(format!("{stem}.core.json"))) {
-        Ok(text) => Some(serde_json::from_str(&text)?),
-        Err(_) => None,
+    let json = |kind: &str| match fs::read_to_string(folder.join(format!("{stem}.{kind}.json"))) {
+        Ok(text) => serde_json::from_str(&text).map(Some),
+        Err(_) => Ok(None),
     };
+    let (facts, dac) = (json("core")?, json("dac")?);
     let present = |path: PathBuf| path.is_file().then_some(path);
     let first = stem.split('.').next().unwrap_or(stem);
     Ok(SharedCore {
@@ -379,5 +382,6 @@ fn unpacked(folder: &Path, machine: &str, stem: &str) -> Result<SharedCore> {
         facts,
         oracle: present(folder.join(format!("{stem}.oracle.txt"))),
         dotnet_dump: present(folder.join(format!("{first}.dotnet-dump.txt"))),
+        dac,
     })
 }

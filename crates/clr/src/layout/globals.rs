@@ -267,7 +267,7 @@ pub(crate) const TABLE_3_1: TableShape =
 const EXPORTED: [TableShape; 6] = [
     // 8.0.0
     TableShape { entries: 155, major: 8, entry: TableEntry::Absolute, globals: before_insertion(V8) },
-    // 8.0.4
+    // 8.0.4 to 8.0.25
     TableShape { entries: 156, major: 8, entry: TableEntry::Absolute, globals: before_insertion(V8) },
     // 8.0.29 to 8.0.33
     TableShape { entries: 157, major: 8, entry: TableEntry::Absolute, globals: V8 },

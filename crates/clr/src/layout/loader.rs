@@ -56,6 +56,22 @@ pub(super) const V3_1: LoaderLayout = LoaderLayout {
     current: Some(32),
 };
 
+/// See `arm64.rs` for what differs.
+pub(super) const V3_1_ARM64: LoaderLayout = LoaderLayout {
+    global: 3128,
+    heaps: &[(LowFrequencyHeap, 656), (HighFrequencyHeap, 664), (StubHeap, 672), (ExecutableHeap, 688)],
+    stubs: 1232,
+    stub_heaps: &[
+        (IndirectionCellHeap, 1672),
+        (LookupHeap, 1688),
+        (ResolveHeap, 1704),
+        (DispatchHeap, 1696),
+        (CacheEntryHeap, 1680),
+        (VtableHeap, 1712),
+    ],
+    ..V3_1
+};
+
 /// Since .NET 7 stubs that are code are in the heaps of jitted code.
 const STUB_HEAPS: &[(LoaderHeapKind, u64)] = &[(IndirectionCellHeap, 488), (CacheEntryHeap, 496)];
 
@@ -73,6 +89,40 @@ pub(super) const V8: LoaderLayout = LoaderLayout {
     stubs_owner: 312,
     stub_heaps: STUB_HEAPS,
     current: None,
+};
+
+/// As [`STUB_HEAPS`], behind a larger lock.
+const STUB_HEAPS_ARM64: &[(LoaderHeapKind, u64)] = &[(IndirectionCellHeap, 496), (CacheEntryHeap, 504)];
+
+pub(super) const V8_ARM64: LoaderLayout = LoaderLayout {
+    global: 2672,
+    heaps: &[
+        (LowFrequencyHeap, 920),
+        (HighFrequencyHeap, 928),
+        (StubHeap, 936),
+        (ExecutableHeap, 952),
+        (FixupPrecodeHeap, 968),
+        (NewStubPrecodeHeap, 976),
+    ],
+    stubs: 2112,
+    stub_heaps: STUB_HEAPS_ARM64,
+    ..V8
+};
+
+pub(super) const V9_ARM64: LoaderLayout = LoaderLayout {
+    global: 1928,
+    heaps: &[
+        (LowFrequencyHeap, 1064),
+        (HighFrequencyHeap, 1072),
+        (StubHeap, 1088),
+        (ExecutableHeap, 1104),
+        (FixupPrecodeHeap, 1120),
+        (NewStubPrecodeHeap, 1128),
+        (StaticsHeap, 1080),
+    ],
+    stubs: 2440,
+    stub_heaps: STUB_HEAPS_ARM64,
+    ..V9
 };
 
 pub(super) const V9: LoaderLayout = LoaderLayout {

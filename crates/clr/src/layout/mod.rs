@@ -353,10 +353,34 @@ pub struct FrameLayout {
     pub faulting_context: u64,
     /// `CONTEXT` in a `SoftwareExceptionFrame` (9 and later).
     pub software_context: Option<u64>,
-    /// `MachState` in a `HelperMethodFrame` (before 10; `vm/amd64/gmscpu.h`).
-    pub helper_state: Option<u64>,
+    /// Registers in a `HelperMethodFrame` (before 10).
+    pub helper_state: Option<HelperState>,
     /// Pointer to the protected references in a `HelperMethodFrame_1OBJ` and its kin (before 10).
     pub helper_references: u64,
+}
+
+/// What the runtime has worked out about the registers of a `HelperMethodFrame`'s caller (`MachState`); sources:
+/// `vm/amd64/gmscpu.h`, `vm/arm64/gmscpu.h`. Offsets in the frame; where it keeps a word for each of the callee's saved
+/// registers, these are in the order r12 to r15, rbx, rbp or x19 to x29.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HelperState {
+    /// Not zero once all this is known.
+    pub known: u64,
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Where each register was saved; 0 for one that was not.
+    pub places: u64,
+    /// Registers without a place.
+    pub values: u64,
+}
+
+impl HelperState {
+    /// On x64, in all versions.
+    pub(crate) const X64: Self = Self { known: 160, ip: 48, sp: 56, places: 112, values: 168 };
+    /// On arm64, in all versions.
+    pub(crate) const ARM64: Self = Self { known: 240, ip: 224, sp: 232, places: 136, values: 48 };
 }
 
 /// How an explicit frame tells its kind.
@@ -391,15 +415,20 @@ pub(crate) fn source_candidates(bytes: u64, arch: Arch) -> Vec<(TableShape, Layo
 /// See [`source_candidates`].
 const SOURCE_LAYOUTS: [&Layout; 3] = [&v5::LAYOUT, &v6::LAYOUT, &v6::LATER_HANDLES];
 
-/// All tables; a new major version is one more.
+/// All tables for x64; a new major version is one more. Those for arm64 are in `arm64.rs`.
 const LAYOUTS: [&Layout; 4] = [&v3_1::LAYOUT, &v8::LAYOUT, &v9::LAYOUT, &v10::LAYOUT];
 
 /// The layout for a major version and an architecture, if there is one.
 #[must_use]
 pub fn layout(major: u8, arch: Arch) -> Option<Layout> {
-    let table = *LAYOUTS.into_iter().find(|table| table.major == major)?;
-    match arch {
-        Arch::X64 => Some(table),
-        Arch::Arm64 => arm64::adjust(table),
-    }
+    let tables: &[&Layout] = match arch {
+        Arch::X64 => &LAYOUTS,
+        Arch::Arm64 => &arm64::LAYOUTS,
+    };
+    tables.iter().find(|table| table.major == major).map(|table| **table)
+}
+
+/// What is to be said with every answer that such a layout gives: it is not checked as the others are.
+pub(crate) fn caveat(major: u8, arch: Arch) -> Option<&'static str> {
+    if arch == Arch::Arm64 { arm64::caveat(major) } else { None }
 }

@@ -114,7 +114,7 @@ pub(super) const LAYOUT: Layout = Layout {
         hijack_saved: 16,
         faulting_context: 32,
         software_context: None,
-        helper_state: Some(48),
+        helper_state: Some(HelperState::X64),
         helper_references: 232,
     },
     loader: Some(loader::V8),

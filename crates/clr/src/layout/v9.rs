@@ -119,7 +119,7 @@ pub(super) const LAYOUT: Layout = Layout {
         hijack_saved: 16,
         faulting_context: 32,
         software_context: Some(288),
-        helper_state: Some(48),
+        helper_state: Some(HelperState::X64),
         helper_references: 232,
     },
     loader: Some(loader::V9),

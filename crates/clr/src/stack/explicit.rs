@@ -135,6 +135,14 @@ fn callee_saved(arch: Arch) -> &'static [usize] {
     }
 }
 
+/// Registers of a `MachState`, in its order.
+fn helper_saved(arch: Arch) -> &'static [usize] {
+    match arch {
+        Arch::X64 => callee_saved(arch),
+        Arch::Arm64 => &[19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29],
+    }
+}
+
 impl Explicit {
     /// Whether it is the frame of a P/Invoke that is being executed.
     pub(crate) fn active_call(&self, runtime: &Runtime<'_>) -> bool {
@@ -238,17 +246,17 @@ impl Explicit {
 
     /// The registers that the runtime has worked out for a `HelperMethodFrame`, which it does when an exception or a
     /// collection first needs them; from then on this is where a collection writes the new addresses of objects.
-    ///
-    /// A `MachState`: instruction and stack pointer, registers as captured, pointers to where they were saved, a pointer
-    /// that is null until all this is known, registers as unwound (for those without a pointer).
     fn helper_state(&self, runtime: &Runtime<'_>) -> Option<Context> {
-        let at = runtime.layout().frames.helper_state?;
-        let word = |i: u64| self.word(runtime, at + 8 * i);
-        word(14).filter(|&known| known != 0)?;
-        let mut context = Context::new(Arch::X64, word(0)?, word(1)?);
-        for (i, &register) in (0..).zip(callee_saved(Arch::X64)) {
-            let value = match word(8 + i)? {
-                0 => word(15 + i)?,
+        let l = runtime.layout().frames.helper_state?;
+        let word = |at: u64| self.word(runtime, at);
+        let arch = runtime.target().arch();
+        // On x64 a pointer, on arm64 a number of four bytes.
+        let mask = if arch == Arch::X64 { u64::MAX } else { u32::MAX.into() };
+        word(l.known).filter(|&known| known & mask != 0)?;
+        let mut context = Context::new(arch, word(l.ip)?, word(l.sp)?);
+        for (i, &register) in (0..).zip(helper_saved(arch)) {
+            let value = match word(l.places + 8 * i)? {
+                0 => word(l.values + 8 * i)?,
                 place => runtime.target().u64(place).ok()?,
             };
             context.set(register, value);
@@ -311,7 +319,7 @@ impl Explicit {
                 saved(runtime, &mut context, block.wrapping_add(layout.block_saved))?;
                 context
             }
-            _ if self.is_helper() && arch == Arch::X64 => self.helper_state(runtime)?,
+            _ if self.is_helper() => self.helper_state(runtime)?,
             _ => return None,
         };
         (context.ip != 0 && context.sp() != 0).then_some(Resume { context, active: self.is_resumable() })

@@ -56,13 +56,13 @@ impl GcInfo<'_> {
     }
 
     fn offset_bits(&self) -> u32 {
-        ceil_log2(self.code_length >> self.encoding.code_shift)
+        ceil_log2(self.code_length >> self.offset_shift)
     }
 
     /// Number of the call that returns to `offset`; they are stored in order.
     fn find_safe_point(&self, offset: u64) -> Result<Option<u64>, GcInfoError> {
         let width = self.offset_bits();
-        let wanted = offset >> self.encoding.code_shift;
+        let wanted = offset >> self.offset_shift;
         let (mut low, mut high) = (0, self.safe_points);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -78,7 +78,7 @@ impl GcInfo<'_> {
 
     fn decode(&self, offset: u64, aborted: bool, active: bool) -> Result<LiveSet, GcInfoError> {
         let safe_point = self.find_safe_point(offset)?;
-        let normal = offset >> self.encoding.code_shift;
+        let normal = offset >> self.offset_shift;
         let mut bits = self.body.at(self.safe_points * u64::from(self.offset_bits()))?;
         // Ranges, each by its distance from the one before and its length.
         let (mut last, mut covered) = (0u64, 0u64);

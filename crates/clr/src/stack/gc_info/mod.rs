@@ -51,7 +51,7 @@ struct Encoding {
     edit_and_continue_fields: u32,
     safe_points: u32,
     registers: u32,
-    /// Code offsets are stored without these low bits.
+    /// The code's length is stored without these low bits; from version 4 on offsets are, too.
     code_shift: u32,
 }
 
@@ -83,6 +83,8 @@ impl Encoding {
 pub struct GcInfo<'m> {
     encoding: Encoding,
     version: u32,
+    /// Offsets are stored without these low bits.
+    offset_shift: u32,
     flags: u64,
     /// Bytes of the method's code.
     pub code_length: u64,
@@ -160,6 +162,7 @@ impl<'m> GcInfo<'m> {
         Ok(Self {
             encoding,
             version,
+            offset_shift: if old { 0 } else { encoding.code_shift },
             flags: flags | report,
             code_length,
             stack_base,

@@ -89,9 +89,13 @@ pub(super) struct Method {
 
 impl Method {
     pub(super) fn new(n: &mut Numbers) -> Self {
-        let (version, arch) =
-            [(2, Arch::X64), (3, Arch::X64), (4, Arch::X64), (4, Arch::Arm64)][n.below(4) as usize];
-        let length = 1 + n.below(700);
+        let version = 2 + n.below(3) as u32;
+        let arch = [Arch::X64, Arch::Arm64][n.below(2) as usize];
+        let mut length = 1 + n.below(700);
+        if arch == Arch::Arm64 && version < 4 {
+            // Offsets are in bytes, the length is stored in instructions.
+            length = length.next_multiple_of(4);
+        }
         let mut slots = Vec::new();
         let flags = |n: &mut Numbers| (n.below(3) == 0, n.below(4) == 0);
         let mut number = 0;
@@ -166,18 +170,19 @@ impl Method {
     pub(super) fn encode(&self, n: &mut Numbers) -> Vec<u8> {
         let arm = self.arch == Arch::Arm64;
         let old = self.version < 4;
+        let length = if arm && old { self.length / 4 } else { self.length };
         let mut out = Writer::default();
         let slim = self.ranges.is_empty() && n.coin();
         if slim {
             out.put(0b10, 2);
             out.put(0, if old { 2 } else { 0 });
-            out.unsigned(self.length, 8);
+            out.unsigned(length, 8);
         } else {
             let flags = n.below(1 << 10) & !0x3;
             out.put(1, 1);
             out.put(flags, 10);
             out.put(0, if old { 4 } else { 0 });
-            out.unsigned(self.length, 8);
+            out.unsigned(length, 8);
             let (cookie, context) = (flags & 0x4 != 0, flags & 0x30 != 0);
             if cookie {
                 out.unsigned(n.below(300), 5);
