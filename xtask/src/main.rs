@@ -41,6 +41,9 @@ fn main() -> ExitCode {
     let name = args.next().unwrap_or_else(|| "help".into());
     let args: Vec<_> = args.collect();
     let Some((_, task, _)) = TASKS.iter().find(|(task, ..)| *task == name) else {
+        if name != "help" {
+            eprintln!("error: there is no task `{name}`");
+        }
         for (name, _, help) in TASKS {
             println!("cargo xtask {name:10} {help}");
         }
