@@ -99,6 +99,9 @@ fn csv_files() {
     assert_eq!(must(std::fs::read_to_string(&path), "file"), text);
     must(std::os::unix::fs::symlink("/nonexistent/target", dir.join("link.csv")), "symlink");
     assert!(collect(&target, &dir).args(["-o", "link.csv"]).run().fails(2).contains("exists"));
+    // What a terminal would obey is not sent to it.
+    let said = collect(&target, &dir).args(["--duration", "1s", "-o", "a\x1b[2J.csv"]).run().stderr;
+    assert!(said.contains(r"writing to a\x1b[2J.csv;"), "{said}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dnd_contract::Kind;
+use dnd_contract::{Kind, escape};
 use dnd_counters::text::{CSV_HEADER, peer_rows};
 use dnd_counters::{Source, Update, rfc3339};
 use serde_json::json;
@@ -86,7 +86,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             path => Output::create(&file_name(path, args.format))?,
         };
         if let Some(path) = output.path() {
-            writer::say(&format!("writing to {}; Ctrl-C ends it", path.display()));
+            writer::say(&format!("writing to {}; Ctrl-C ends it", escape(&path.to_string_lossy())));
         }
         let several = !arrivals.single;
         let mut sink: Box<dyn Sink> = match args.format {
