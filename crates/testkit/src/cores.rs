@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use xtask::bench::names_in;
 use xtask::runtimes::{Runtime, shared_folder};
-use xtask::{Result, apps, run};
+use xtask::{Result, apps, run, workspace};
 
 use crate::target::single_file;
 use crate::{Target, TargetBuilder, bench, must, runtimes, skip};
@@ -314,7 +314,8 @@ fn remove_oldest(dir: &Path, keep: u64) -> Result<()> {
     Ok(())
 }
 
-/// A core of ../shared/cores, with what is known about it.
+/// A core that can't be made here, with what is known about it: one of ../shared/cores, or of those that come with the
+/// tests.
 #[derive(Debug, Clone)]
 pub struct SharedCore {
     /// For example `linux-arm64-10.0.12/busy.withheap`.
@@ -331,25 +332,33 @@ pub struct SharedCore {
     pub dac: Option<Value>,
 }
 
-/// The cores of ../shared/cores; none, with a visible skip, where it is absent.
+/// Those that come with the tests, and those of ../shared/cores, without which the rest is skipped visibly.
 #[track_caller]
 pub fn shared_cores() -> Vec<SharedCore> {
-    let folder = shared_folder().join("cores");
+    let mut all = cores_in(&workspace().join("tests/other-machines"));
+    let shared = cores_in(&shared_folder().join("cores"));
+    if shared.is_empty() {
+        skip("most cores of other machines: there is no ../shared/cores beside this checkout");
+    }
+    all.extend(shared);
+    all
+}
+
+fn cores_in(folder: &Path) -> Vec<SharedCore> {
     let mut all = Vec::new();
-    for machine in names_in(&folder) {
-        for file in names_in(&folder.join(&machine)) {
+    for machine in names_in(folder) {
+        let folder = folder.join(&machine);
+        // Beside the folders of machines are files that say where they come from.
+        for file in if folder.is_dir() { names_in(&folder) } else { Vec::new() } {
             if let Some(stem) = file.strip_suffix(".core.zst") {
-                all.push(must(unpacked(&folder.join(&machine), &machine, stem), &file));
+                all.push(must(unpacked(&folder, &machine, stem), &file));
             }
         }
-    }
-    if all.is_empty() {
-        skip("cores of other machines: there is no ../shared/cores beside this checkout");
     }
     all
 }
 
-/// The one of [`shared_cores`] with this name; `None`, with a visible skip, where it is absent.
+/// The one of ../shared/cores with this name; `None`, with a visible skip, where it is absent.
 #[track_caller]
 pub fn shared_core(name: &str) -> Option<SharedCore> {
     let (machine, stem) = name.split_once('/').unwrap_or(("", name));

@@ -167,9 +167,7 @@ fn cores_of_another_processor() {
         compare(&open(&shared.path), truth, &shared.name);
         compared += 1;
     }
-    if compared == 0 {
-        skip("arm64 against the DAC: ../shared/cores has no .dac.json");
-    }
+    assert!(compared > 0);
 }
 
 /// Cores of other machines, held against what ClrMD said of them there.
