@@ -29,7 +29,7 @@ namespace Lines
     static class Program
     {
         static readonly Dictionary<string, int> ids = new Dictionary<string, int>();
-        static readonly ManualResetEventSlim never = new ManualResetEventSlim();
+        static readonly ManualResetEventSlim never = new ManualResetEventSlim(false, 0); // Without spinning: who waits sleeps in Monitor.Wait.
         static int count;
         static object sink;
 

@@ -374,13 +374,34 @@ pub struct HelperState {
     pub places: u64,
     /// Registers without a place.
     pub values: u64,
+    /// What it is worked out from, where that is known.
+    pub captured: Option<Captured>,
+}
+
+/// Where the runtime stood when it made a `HelperMethodFrame` (`LazyMachState`). Offsets in the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Captured {
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// The callee's saved registers, in the same order.
+    pub registers: u64,
 }
 
 impl HelperState {
     /// On x64, in all versions.
-    pub(crate) const X64: Self = Self { known: 160, ip: 48, sp: 56, places: 112, values: 168 };
+    pub(crate) const X64: Self = Self {
+        known: 160,
+        ip: 48,
+        sp: 56,
+        places: 112,
+        values: 168,
+        captured: Some(Captured { ip: 216, sp: 224, registers: 64 }),
+    };
     /// On arm64, in all versions.
-    pub(crate) const ARM64: Self = Self { known: 240, ip: 224, sp: 232, places: 136, values: 48 };
+    pub(crate) const ARM64: Self =
+        Self { known: 240, ip: 224, sp: 232, places: 136, values: 48, captured: None };
 }
 
 /// How an explicit frame tells its kind.

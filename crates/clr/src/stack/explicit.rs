@@ -264,6 +264,23 @@ impl Explicit {
         Some(context)
     }
 
+    /// Whether it is a `HelperMethodFrame` of which the runtime has not worked out yet what called it.
+    pub(crate) fn leads_nowhere_yet(&self, runtime: &Runtime<'_>) -> bool {
+        self.is_helper() && self.helper_state(runtime).is_none()
+    }
+
+    /// Where in the runtime a `HelperMethodFrame` was made: what the runtime itself would begin with.
+    pub(crate) fn captured(&self, runtime: &Runtime<'_>) -> Option<Context> {
+        let at = runtime.layout().frames.helper_state?.captured?;
+        let arch = runtime.target().arch();
+        let word = |at: u64| self.word(runtime, at);
+        let mut context = Context::new(arch, word(at.ip)?, word(at.sp)?);
+        for (i, &register) in (0..).zip(helper_saved(arch)) {
+            context.set(register, word(at.registers + 8 * i)?);
+        }
+        Some(context)
+    }
+
     /// The method that it calls, where it says so.
     pub(crate) fn method(&self, runtime: &Runtime<'_>) -> Option<u64> {
         let method = match self.kind {

@@ -78,6 +78,8 @@ pub(super) struct Walker<'r, 't> {
     pub(super) region: Context,
     /// First address whose code could not be looked up.
     pub(super) unknown: Cell<Option<u64>>,
+    /// First native code whose managed callers could not be found, where the walk went on behind them.
+    pub(super) lost: Option<u64>,
 }
 
 impl Runtime<'_> {
@@ -112,11 +114,16 @@ pub(super) fn walk(runtime: &Runtime<'_>, thread: &Thread, keep: Keep) -> Walk {
         next: 0,
         region: nowhere,
         unknown: Cell::new(None),
+        lost: None,
     };
     let os = runtime.target().threads().iter().find(|os| thread.os_id != 0 && os.tid == thread.os_id);
     let end = match os {
         Some(os) => match walker.run(Context::of_thread(&os.registers)) {
-            end if end.is_complete() => walker.unknown.get().map_or(end, |ip| End::UnknownCode { ip }),
+            end if end.is_complete() => match (walker.unknown.get(), walker.lost) {
+                (Some(ip), _) => End::UnknownCode { ip },
+                (None, Some(ip)) => End::NoUnwindInformation { ip },
+                (None, None) => end,
+            },
             end => end,
         },
         None => End::NoRegisters,

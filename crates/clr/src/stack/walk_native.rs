@@ -34,14 +34,26 @@ impl Walker<'_, '_> {
             return Ok(self.through_chain(from, entered, before));
         }
         let Err(end) = by_cfi else { return Err(End::Bottom) };
-        if let Some(entered) = self.by_chain(from) {
+        let leading = self.leading(from);
+        // What called the runtime there is known to nobody yet, and lies in front of where the chain leads.
+        let ahead = leading.as_ref().map_or(self.chain.len(), |(index, _)| *index);
+        let unknown = self.chain.get(self.next..ahead).unwrap_or_default().iter();
+        let unknown = unknown.take(MAX_AHEAD).find(|frame| frame.leads_nowhere_yet(self.runtime)).copied();
+        if let Some(entered) = unknown.and_then(|frame| self.by_capture(from, &frame)) {
+            return Ok(entered);
+        }
+        if let Some((index, entered)) = leading {
+            if unknown.is_some() {
+                self.lost.get_or_insert(from.ip);
+            }
+            self.meet_up_to(index, &from);
             return Ok(entered);
         }
         if let Some(entered) = self.by_frame_pointers(from) {
             return Ok(entered);
         }
         // Only in preemptive mode has the runtime seen to it that its chain leads to all managed frames.
-        let chain_tells = !self.thread.cooperative || self.in_managed;
+        let chain_tells = (!self.thread.cooperative || self.in_managed) && unknown.is_none();
         Err(match end {
             End::NoUnwindInformation { .. } if chain_tells => End::ChainEnd,
             end => end,
@@ -245,11 +257,20 @@ impl Walker<'_, '_> {
         }
     }
 
-    /// The managed frame that the runtime's chain leads to.
-    fn by_chain(&mut self, from: Context) -> Option<Entered> {
-        let (index, entered) = self.leading(from)?;
-        self.meet_up_to(index, &from);
-        Some(entered)
+    /// From the runtime's own code that made an explicit frame: for its library there may be call frame information where
+    /// there is none for the code in which the thread stands, for example in the middle of throwing an exception.
+    fn by_capture(&mut self, from: Context, frame: &Explicit) -> Option<Entered> {
+        let captured = frame.captured(self.runtime)?;
+        if !explicit::is_above(self.thread, from.sp(), captured.sp()) {
+            return None;
+        }
+        let before = (self.frames.len(), self.contexts.len());
+        if let Ok(entered) = self.by_cfi(captured, FoundBy::FrameChain, false) {
+            return Some(self.through_chain(from, entered, before.0));
+        }
+        self.frames.truncate(before.0);
+        self.contexts.truncate(before.1);
+        None
     }
 
     /// arm64: native code of the runtime keeps frame pointers; what the frames between saved is not known.
