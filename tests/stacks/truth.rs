@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dnd_clr::Runtime;
-use dnd_clr::stack::{ExplicitKind, FrameKind, Reference, ReferenceSlot, Stack};
+use dnd_clr::stack::{End, ExplicitKind, FrameKind, Reference, ReferenceSlot, Stack};
 use dnd_clr::threads::Thread;
 use dnd_memory::{Arch, Core as CoreFile, FileOptions, WithFiles};
 use dnd_testkit::{Core, must, oracle_for};
@@ -107,7 +107,8 @@ pub(super) enum Threads {
     /// All threads wait: none.
     Wait,
     /// Some run. Where one stands in native code that has pushed no explicit frame, the DAC sees less of its stack; where
-    /// it was stopped by the runtime, it does not list what the method that has just returned gave back.
+    /// it was stopped by the runtime, it does not list what the method that has just returned gave back. Where it stands
+    /// in a system library whose unwind tables are not in the dump, neither sees what called it, and ours says so.
     Run,
 }
 
@@ -138,7 +139,8 @@ pub(super) fn compare(
             if !sees_less {
                 assert_eq!(ours, frames, "{what}: thread {id}, ends at {}", stack.end);
                 assert_eq!(explicit(&stack), chain, "{what}: thread {id}");
-                assert!(stack.end.is_complete(), "{what}: thread {id} ends at {}", stack.end);
+                let unknown = how == Threads::Run && matches!(stack.end, End::NoUnwindInformation { .. });
+                assert!(stack.end.is_complete() || unknown, "{what}: thread {id} ends at {}", stack.end);
             }
             let Some(row) = roots.as_ref().and_then(|roots| roots.get(&id)) else { continue };
             compared.slots +=
