@@ -48,6 +48,13 @@ impl GcInfo<'_> {
                 if set.interruptible {
                     return Ok(set);
                 }
+                // Version 3 already lets it be stopped there, with what was returned still in registers
+                // (`AreSafePointsInterruptible`); what is live is stored as in version 2.
+                if self.version == 3 {
+                    let mut set = self.decode(before, false, false)?;
+                    set.interruptible = self.find_safe_point(before)?.is_some();
+                    return Ok(set);
+                }
             }
         }
         // Up to version 3 what is live during a call is stored for an offset inside the call instruction, since then for

@@ -231,6 +231,15 @@ fn whatever_an_encoder_writes_is_read() {
                 aborted,
                 "case {case}, fault at {at}"
             );
+            if let (true, Some(set), None) = (old, call, method.state(at + 1)) {
+                let found = info.live_at(behind, Stands::Between).unwrap();
+                let wanted = (method.live(set), method.version == 3);
+                assert_eq!(
+                    (found.live, found.interruptible),
+                    wanted,
+                    "case {case}, stopped behind a call at {at}"
+                );
+            }
             if state.is_some() {
                 let found = info.live_at(offset, Stands::Between).unwrap();
                 let wanted = if let Some(set) = call { method.live(set) } else { aborted };
