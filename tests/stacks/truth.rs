@@ -202,8 +202,11 @@ fn compare_slots(
         }
     }
     // Arguments of a call that has not begun: the DAC knows the signature, we take all that are objects.
+    // What they refer to on the stack (the source of such a slot is an explicit frame) is none.
+    let on_stack = |address: u64| (thread.stack_limit..thread.stack_base).contains(&address);
     left.retain(|slot| {
-        !found.references.iter().any(|r| r.conservative && format!("{:x}", r.address) == slot.0)
+        let argument = slot.2 && on_stack(slot.1) && on_stack(slot.4);
+        !argument && !found.references.iter().any(|r| r.conservative && format!("{:x}", r.address) == slot.0)
     });
     if runtime.target().arch() == Arch::Arm64 && major < 10 {
         drop_displaced(runtime, &mut left, &mut ours);
