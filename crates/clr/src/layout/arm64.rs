@@ -57,94 +57,97 @@ const fn common(table: Layout) -> Layout {
     }
 }
 
-const V3_1: Layout = {
-    const CRST: u64 = 24;
-    let x64 = common(v3_1::LAYOUT);
+/// What lies behind one lock in all versions before 10.
+const fn with_locks(table: Layout, crst: u64) -> Layout {
     Layout {
         module: ModuleLayout {
-            type_def_map: x64.module.type_def_map + 4 * CRST,
-            type_ref_map: x64.module.type_ref_map + 4 * CRST,
-            method_def_map: x64.module.method_def_map + 4 * CRST,
-            ready_to_run: x64.module.ready_to_run + 5 * CRST,
+            loader_allocator_handle: table.module.loader_allocator_handle + crst,
+            ..table.module
+        },
+        thread: ThreadLayout {
+            first_link: table.thread.first_link + crst,
+            total: table.thread.total + crst,
+            counts: table.thread.counts + crst,
+            ..table.thread
+        },
+        code: CodeLayout { r2r_entry_points: table.code.r2r_entry_points + crst, ..table.code },
+        ..table
+    }
+}
+
+const V3_1: Layout = {
+    const CRST: u64 = 24;
+    let moved = with_locks(common(v3_1::LAYOUT), CRST);
+    Layout {
+        module: ModuleLayout {
+            type_def_map: moved.module.type_def_map + 4 * CRST,
+            type_ref_map: moved.module.type_ref_map + 4 * CRST,
+            method_def_map: moved.module.method_def_map + 4 * CRST,
+            ready_to_run: moved.module.ready_to_run + 5 * CRST,
             domain_local_module: Some(1304 + 5 * CRST),
             dynamic_buffer: Some(1656 + 6 * CRST),
             constructed_types: Some(TypeTable { table: 1024 + 4 * CRST, count: 28, special: false }),
-            loader_allocator_handle: x64.module.loader_allocator_handle + CRST,
-            ..x64.module
+            ..moved.module
         },
-        app_domain: AppDomainLayout { assemblies: x64.app_domain.assemblies + 14 * CRST, ..x64.app_domain },
-        thread: ThreadLayout {
-            first_link: x64.thread.first_link + CRST,
-            total: x64.thread.total + CRST,
-            counts: x64.thread.counts + CRST,
-            ..x64.thread
+        app_domain: AppDomainLayout {
+            assemblies: moved.app_domain.assemblies + 14 * CRST,
+            ..moved.app_domain
         },
-        method_desc: MethodDescLayout { versions_map: Some(2600 + 14 * CRST), ..x64.method_desc },
-        code: CodeLayout { r2r_entry_points: x64.code.r2r_entry_points + CRST, ..x64.code },
-        handles: HandleLayout { segments: x64.handles.segments + CRST, ..x64.handles },
+        method_desc: MethodDescLayout { versions_map: Some(2600 + 14 * CRST), ..moved.method_desc },
+        handles: HandleLayout { segments: moved.handles.segments + CRST, ..moved.handles },
         loader: Some(loader::V3_1_ARM64),
-        ..x64
+        ..moved
     }
 };
 
 const V8: Layout = {
     const CRST: u64 = 8;
-    let x64 = common(v8::LAYOUT);
+    let moved = with_locks(common(v8::LAYOUT), CRST);
     Layout {
         module: ModuleLayout {
-            pe_assembly: x64.module.pe_assembly + CRST,
-            assembly: x64.module.assembly + CRST,
+            pe_assembly: moved.module.pe_assembly + CRST,
+            assembly: moved.module.assembly + CRST,
             loader_allocator: LoaderAllocatorAt::Module(248 + CRST),
-            type_def_map: x64.module.type_def_map + 4 * CRST,
-            method_def_map: x64.module.method_def_map + 4 * CRST,
-            ready_to_run: x64.module.ready_to_run + 5 * CRST,
+            type_def_map: moved.module.type_def_map + 4 * CRST,
+            method_def_map: moved.module.method_def_map + 4 * CRST,
+            ready_to_run: moved.module.ready_to_run + 5 * CRST,
             domain_local_module: Some(1224 + 5 * CRST),
             dynamic_buffer: Some(1688 + 7 * CRST),
             constructed_types: Some(TypeTable::at(968 + 4 * CRST)),
-            loader_allocator_handle: x64.module.loader_allocator_handle + CRST,
-            ..x64.module
+            ..moved.module
         },
-        app_domain: AppDomainLayout { assemblies: x64.app_domain.assemblies + 14 * CRST, ..x64.app_domain },
-        thread: ThreadLayout {
-            first_link: x64.thread.first_link + CRST,
-            total: x64.thread.total + CRST,
-            counts: x64.thread.counts + CRST,
-            ..x64.thread
+        app_domain: AppDomainLayout {
+            assemblies: moved.app_domain.assemblies + 14 * CRST,
+            ..moved.app_domain
         },
-        method_desc: MethodDescLayout { versions_map: Some(2520 + 14 * CRST), ..x64.method_desc },
-        code: CodeLayout { r2r_entry_points: x64.code.r2r_entry_points + CRST, ..x64.code },
+        method_desc: MethodDescLayout { versions_map: Some(2520 + 14 * CRST), ..moved.method_desc },
         loader: Some(loader::V8_ARM64),
-        ..x64
+        ..moved
     }
 };
 
 const V9: Layout = {
     const CRST: u64 = 8;
-    let x64 = common(v9::LAYOUT);
+    let moved = with_locks(common(v9::LAYOUT), CRST);
     Layout {
         module: ModuleLayout {
-            pe_assembly: x64.module.pe_assembly + CRST,
-            assembly: x64.module.assembly + CRST,
+            pe_assembly: moved.module.pe_assembly + CRST,
+            assembly: moved.module.assembly + CRST,
             loader_allocator: LoaderAllocatorAt::Module(248 + CRST),
-            type_def_map: x64.module.type_def_map + 3 * CRST,
-            method_def_map: x64.module.method_def_map + 3 * CRST,
-            ready_to_run: x64.module.ready_to_run + 4 * CRST,
+            type_def_map: moved.module.type_def_map + 3 * CRST,
+            method_def_map: moved.module.method_def_map + 3 * CRST,
+            ready_to_run: moved.module.ready_to_run + 4 * CRST,
             dynamic_metadata: Some(1120 + 4 * CRST),
             constructed_types: Some(TypeTable::at(808 + 3 * CRST)),
-            loader_allocator_handle: x64.module.loader_allocator_handle + CRST,
-            ..x64.module
+            ..moved.module
         },
-        app_domain: AppDomainLayout { assemblies: x64.app_domain.assemblies + 11 * CRST, ..x64.app_domain },
-        thread: ThreadLayout {
-            first_link: x64.thread.first_link + CRST,
-            total: x64.thread.total + CRST,
-            counts: x64.thread.counts + CRST,
-            ..x64.thread
+        app_domain: AppDomainLayout {
+            assemblies: moved.app_domain.assemblies + 11 * CRST,
+            ..moved.app_domain
         },
-        code: CodeLayout { r2r_entry_points: x64.code.r2r_entry_points + CRST, ..x64.code },
-        frames: FrameLayout { software_context: Some(192), ..x64.frames },
+        frames: FrameLayout { software_context: Some(192), ..moved.frames },
         loader: Some(loader::V9_ARM64),
-        ..x64
+        ..moved
     }
 };
 

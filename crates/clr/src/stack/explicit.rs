@@ -275,9 +275,7 @@ impl Explicit {
         let arch = runtime.target().arch();
         let word = |at: u64| self.word(runtime, at);
         let mut context = Context::new(arch, word(at.ip)?, word(at.sp)?);
-        for (i, &register) in (0..).zip(helper_saved(arch)) {
-            context.set(register, word(at.registers + 8 * i)?);
-        }
+        saved(runtime, &mut context, helper_saved(arch), self.address.wrapping_add(at.registers))?;
         Some(context)
     }
 
@@ -321,7 +319,12 @@ impl Explicit {
                 let arguments = self.word(runtime, 32)?;
                 let sp = arguments.wrapping_add(layout.hijack_size);
                 let mut context = Context::new(arch, self.word(runtime, 16)?, sp);
-                saved(runtime, &mut context, arguments.wrapping_add(layout.hijack_saved))?;
+                saved(
+                    runtime,
+                    &mut context,
+                    callee_saved(arch),
+                    arguments.wrapping_add(layout.hijack_saved),
+                )?;
                 // What the method that was left returned: rax and rdx, or x0 and x1.
                 let (at, results) = self.arguments(runtime)?;
                 for (i, number) in (0..results.min(2)).zip([0, if arch == Arch::X64 { 2 } else { 1 }]) {
@@ -333,7 +336,7 @@ impl Explicit {
                 let block = self.word(runtime, 16)?;
                 let ip = runtime.target().u64(block.wrapping_add(layout.block_return)).ok()?;
                 let mut context = Context::new(arch, ip, block.wrapping_add(layout.block_size));
-                saved(runtime, &mut context, block.wrapping_add(layout.block_saved))?;
+                saved(runtime, &mut context, callee_saved(arch), block.wrapping_add(layout.block_saved))?;
                 context
             }
             _ if self.is_helper() => self.helper_state(runtime)?,
@@ -343,8 +346,9 @@ impl Explicit {
     }
 }
 
-fn saved(runtime: &Runtime<'_>, context: &mut Context, at: u64) -> Option<()> {
-    for (i, &register) in callee_saved(context.arch()).iter().enumerate() {
+/// Takes registers from words that stand one behind the other.
+fn saved(runtime: &Runtime<'_>, context: &mut Context, registers: &[usize], at: u64) -> Option<()> {
+    for (i, &register) in registers.iter().enumerate() {
         context.set(register, runtime.target().u64(at.wrapping_add(8 * i as u64)).ok()?);
     }
     Some(())
